@@ -27,6 +27,7 @@ from outfeed.log.query_language import MAX_QUERY_CHARS
 from outfeed.principal import ADMIN
 
 MAX_NOTICES = 100
+_TIME, _ID = "2026-01-31T12:00:00.000Z", "019c1404-3c00-7a5e-9d2b-6f8e4c1b0a97"
 alerts = Blueprint("alerts", __name__, url_prefix="/api/alerts")
 
 
@@ -45,13 +46,21 @@ class AlertSettings(BaseModel):
     ] = ""
     condition: Annotated[
         Literal["any", "count", "absence"],
-        Field(description="`any` event, a `count` above `threshold` in the window, or the `absence` of events."),
+        Field(
+            description="`any` event, a `count` above `threshold` in the window, or the `absence` of events.",
+            examples=["count"],
+        ),
     ] = "any"
     threshold: Annotated[int, Field(ge=0, le=limits.MAX_THRESHOLD, examples=[10])] = 0
     window_secs: Annotated[int, Field(ge=0, le=limits.MAX_WINDOW_SECS, examples=[300])] = 0
     pause_secs: Annotated[
         int,
-        Field(ge=limits.MIN_PAUSE_SECS, le=limits.MAX_PAUSE_SECS, description="Least time between two alerts."),
+        Field(
+            ge=limits.MIN_PAUSE_SECS,
+            le=limits.MAX_PAUSE_SECS,
+            description="Least time between two alerts.",
+            examples=[300],
+        ),
     ] = limits.DEFAULT_PAUSE_SECS
     targets: Annotated[list[str], Field(max_length=limits.MAX_TARGETS, examples=[["ops"]])] = []
 
@@ -74,24 +83,24 @@ class NewAlert(AlertSettings):
 class AlertTrial(AlertSettings):
     """The alert to try on the past."""
 
-    days: Annotated[int, Field(ge=1, le=trial.MAX_DAYS)] = trial.DEFAULT_DAYS
+    days: Annotated[int, Field(ge=1, le=trial.MAX_DAYS, examples=[7])] = trial.DEFAULT_DAYS
 
 
 class AlertAnswer(BaseModel):
     """An alert with its state."""
 
     name: str = Field(examples=["errors"])
-    query: str
-    condition: str
-    threshold: int
-    window_secs: int
-    pause_secs: int
-    targets: list[str]
-    is_paused: bool
+    query: str = Field(examples=["type:system.error -source:ci"])
+    condition: str = Field(examples=["count"])
+    threshold: int = Field(examples=[10])
+    window_secs: int = Field(examples=[300])
+    pause_secs: int = Field(examples=[300])
+    targets: list[str] = Field(examples=[["ops"]])
+    is_paused: bool = Field(examples=[False])
     state: str = Field(description="`ok`, `raised` or `uncertain`.", examples=["ok"])
     raises: int = Field(description="Number of alerts so far.", examples=[3])
-    raised_at: str | None = Field(description="The time of the last alert.")
-    created_at: str
+    raised_at: str | None = Field(description="The time of the last alert.", examples=[_TIME])
+    created_at: str = Field(examples=[_TIME])
 
 
 class AlertList(BaseModel):
@@ -103,14 +112,14 @@ class AlertList(BaseModel):
 class NoticeAnswer(BaseModel):
     """A notice for one target."""
 
-    event_id: str = Field(description="Id of the `alert.*` event, which each retry carries.")
-    target: str
+    event_id: str = Field(description="Id of the `alert.*` event, which each retry carries.", examples=[_ID])
+    target: str = Field(examples=["ops"])
     kind: str = Field(description="`raised`, `cleared` or `uncertain`.", examples=["raised"])
-    title: str
-    occurred_at: str
+    title: str = Field(examples=["errors: more than 10 events in 5 min (12)"])
+    occurred_at: str = Field(examples=[_TIME])
     state: str = Field(description="`waiting`, `delivered` or `failed`.", examples=["delivered"])
     attempts: int = Field(description="Failed attempts.", examples=[0])
-    last_error: str | None
+    last_error: str | None = Field(examples=[None])
 
 
 class AlertDetails(AlertAnswer):
@@ -123,11 +132,11 @@ class TrialAnswer(BaseModel):
     """What the alert would have done in the past."""
 
     summary: str = Field(examples=["Would have raised 3 times in the last 7 days."])
-    raises: int
-    matches: int = Field(description="Number of matching events.")
-    begin: str = Field(description="The trial covers the time since then.")
-    limit: str | None = Field(description="Why it does not reach back all days.")
-    times: list[str] = Field(description="The times of the newest alerts, newest first.")
+    raises: int = Field(examples=[3])
+    matches: int = Field(description="Number of matching events.", examples=[120])
+    begin: str = Field(description="The trial covers the time since then.", examples=[_TIME])
+    limit: str | None = Field(description="Why it does not reach back all days.", examples=[None])
+    times: list[str] = Field(description="The times of the newest alerts, newest first.", examples=[[_TIME]])
 
 
 _INVALID = "A field breaks a rule, the query is invalid or has text or a time, or a target does not exist."

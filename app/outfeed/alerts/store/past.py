@@ -13,7 +13,7 @@ from outfeed.store.database import Connection, Database
 CHUNK_ROWS = 20_000
 MAX_MATCHES = 300_000
 MAX_SECS = 3.0
-_SECS = "(julianday(created_at) - 2440587.5) * 86400.0"
+_SECS = "round((julianday(created_at) - 2440587.5) * 86400.0, 3)"
 _FROM = "FROM event_log JOIN outbox ON event_id = id WHERE event_log.rowid > ? AND event_log.rowid <= ?"
 _FIRST = f"SELECT {_SECS} {_FROM} ORDER BY event_log.rowid LIMIT 1"
 _OLDEST = f"SELECT {_SECS} FROM outbox ORDER BY seq LIMIT 1"  # noqa: S608 - ours
