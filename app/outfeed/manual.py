@@ -21,6 +21,7 @@ MENU: dict[str, tuple[str, ...]] = {
         "incoming",
         "otlp",
         "webhooks",
+        "alerts",
         "watch",
         "adopt",
         "backup",

@@ -93,7 +93,7 @@ class SimulatedAlerts:
             self.evaluate()
 
     def start(self) -> None:
-        """Claim the evaluation, as a process does at its start and after a change of the rules."""
+        """Claim the evaluation, at the start and after a change of the rules."""
         started_at = self.evaluator.started_at if self.evaluator else None
         self.held, self.evaluator = evaluation.claim(self.database), None
         if self.held is not None:

@@ -1,4 +1,4 @@
-"""Evaluation: conditions, clocks, gaps and crashes, on a clock of the test's own."""
+"""Evaluation: conditions and clocks, on a clock of the test's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matching: rules decide on the outbox as the log's filter does on its rows."""
+"""Matching: rules decide on the outbox as the log's filter on its rows."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def loaded_again(progress: RuleProgress) -> RuleProgress:
 
 
 def states(rule: AlertRule, gaps: list[int], reload_at: int) -> list[AlertState]:
-    """Return the state after each second of the gaps, of which each ends with a match."""
+    """Return the state after each second. Each gap ends with a match."""
     progress, now, found = new_progress(rule, 0.0), 0, []
     for place, gap in enumerate(gaps):
         for _ in range(gap):

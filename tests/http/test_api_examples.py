@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ import jsonschema_rs
 import pytest
 
 from outfeed import manual
+from outfeed.access.store import account
 from outfeed.history import read_item
 from outfeed.http.api import examples
+from outfeed.store import database as db
 from outfeed.webhooks.message import Message
 from tests.app_fixtures import Api
 from tests.server import Server
@@ -64,7 +67,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def run(server: Server, command: list[str]) -> str:
-    environment = {**os.environ, "OUTFEED_TOKEN": server.token, "NO_PROXY": "*"}
+    token = account.create_token(db.at(server.database), f"examples-{secrets.token_hex(4)}", ["admin"])
+    environment = {**os.environ, "OUTFEED_TOKEN": token, "NO_PROXY": "*"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -32,7 +32,7 @@ alerts = Blueprint("alerts", __name__, url_prefix="/api/alerts")
 
 
 class AlertSettings(BaseModel):
-    """What an alert watches for, and what it does."""
+    """The query, condition, pause and targets of an alert."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -62,7 +62,7 @@ class AlertSettings(BaseModel):
             examples=[300],
         ),
     ] = limits.DEFAULT_PAUSE_SECS
-    targets: Annotated[list[str], Field(max_length=limits.MAX_TARGETS, examples=[["ops"]])] = []
+    targets: Annotated[list[str], Field(max_length=limits.MAX_TARGETS, examples=[[]])] = []
 
     def rule(self, name: str) -> AlertRule:
         """Return the checked rule. Raises InvalidRequest."""
@@ -129,7 +129,7 @@ class AlertDetails(AlertAnswer):
 
 
 class TrialAnswer(BaseModel):
-    """What the alert would have done in the past."""
+    """The result of a trial."""
 
     summary: str = Field(examples=["Would have raised 3 times in the last 7 days."])
     raises: int = Field(examples=[3])

@@ -31,7 +31,10 @@ class _Kind(NamedTuple):
 
 
 class RuleIndex:
-    """The filters of the rules, by their place in the list. One thread uses it."""
+    """The filters of the rules, by their place in the list.
+
+    One thread uses it.
+    """
 
     def __init__(self, filters: Sequence[LogFilter]) -> None:
         self._filters = filters

@@ -1,6 +1,7 @@
-"""Text of notices: made when a notice is sent, from the event as it reads then.
+"""Text of notices: made when a notice is sent.
 
-The queue has no copy of an event, so that a notice sent after an erasure shows nothing of it.
+It shows the matching event as it reads then. The queue has no copy of an event, so that a notice sent after an erasure
+shows nothing of it.
 """
 
 from __future__ import annotations

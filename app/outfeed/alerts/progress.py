@@ -1,4 +1,4 @@
-"""Progress of rules: the state machine of each condition. No I/O, no clock.
+"""Progress of rules: the state machine of each condition. No I/O.
 
 Times are seconds of the timeline and never go back. `match` takes the matching events in order. `advance` takes the
 present, once all events before it are known.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from outfeed.alerts.rule import AlertRule, Condition
 from outfeed.alerts.targets import NoticeKind
 
-# A window keeps at most this many numbers, whatever the number of events.
+# A window keeps at most this many numbers, for any number of events.
 SLICES = 60
 
 
@@ -232,7 +232,7 @@ def new_progress(rule: AlertRule, now: float) -> RuleProgress:
 
 
 def in_brief(found: list[Transition]) -> list[Transition]:
-    """Return at most the last two transitions, whatever the number of events.
+    """Return at most the last two transitions.
 
     The last raised alert reports the events of earlier ones that are left out.
     """

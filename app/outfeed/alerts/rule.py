@@ -39,10 +39,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """A rule. Its *query* is in the query language of the log, without text and times.
+    """A rule.
 
-    *threshold* is 0 unless the condition is COUNT, and *window_secs* is 0 if it is ANY. Between two raised alerts of a
-    rule lie at least *pause_secs*.
+    Its *query* is in the query language of the log, without text and times. *threshold* is 0 unless the condition is
+    COUNT, and *window_secs* is 0 if it is ANY. Between two raised alerts of a rule lie at least *pause_secs*.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Evaluation in the database: what it begins with, and what it writes.
 
-Everything that a page of events changes is one transaction: the state of the rules, the events about alerts, the
+The changes by a page of events are one transaction: the state of the rules, the events about alerts, the
 notices and the checkpoint.
 """
 

@@ -1,4 +1,4 @@
-"""Matching events of the past: their commit times, newest first, in bounded work."""
+"""Matching events of the past: their commit times, in bounded work."""
 
 from __future__ import annotations
 

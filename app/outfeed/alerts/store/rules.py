@@ -71,7 +71,9 @@ def add(database: Database, rule: AlertRule, by: str) -> Alert:
         if count >= MAX_RULES:
             raise InvalidRequest("too_many_rules", f"there are {count} rules, the limit is {MAX_RULES}; remove one")
         _begin_watching(connection)
-        _note_change(connection, "access.alert_added", by, rule.name)  # before the head, so that it is no match
+        _note_change(
+            connection, "access.alert_added", by, rule.name
+        )  # before the head, so that the rule does not match it
         try:
             connection.execute(
                 f"INSERT INTO outfeed_alert ({_RULE}, is_paused, after_seq, state, raises, created_at)"  # noqa: S608
@@ -120,7 +122,10 @@ def pause(database: Database, name: str, by: str) -> None:
 
 
 def resume(database: Database, name: str, by: str) -> None:
-    """Watch for a paused rule from now on, in the state OK. Raises UnknownName."""
+    """Watch for a paused rule from now on, in the state OK.
+
+    Raises UnknownName.
+    """
     with database.transaction() as connection:
         if not _find(connection, name).is_paused:
             return
