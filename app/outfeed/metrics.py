@@ -65,6 +65,7 @@ DATABASE = {
     "outbox_depth": Metric("gauge", "Number of seqs from the oldest stored one to the newest."),
     "database_bytes": Metric("gauge", "Size of the database file."),
     "wal_bytes": Metric("gauge", "Size of the write-ahead log."),
+    "disk_free_bytes": Metric("gauge", "Free space of the filesystem that holds the database. NaN if unknown."),
 }
 
 

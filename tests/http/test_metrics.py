@@ -6,6 +6,7 @@ Only principals that may see all types get them.
 from __future__ import annotations
 
 import secrets
+import shutil
 from typing import Any
 
 import pytest
@@ -101,6 +102,7 @@ def test_lag_refusals_and_maintenance_are_counted(
     assert found["maintenance_success_timestamp_seconds backup"] <= found["maintenance_success_timestamp_seconds prune"]
     assert found["database_bytes"] == database.path.stat().st_size
     assert found["wal_bytes"] > 0
+    assert 0 < found["disk_free_bytes"] <= shutil.disk_usage(database.path.parent).total
     with pytest.raises(Exception, match="folder"):
         backup.backup(database, database.path.parent)
     assert (

@@ -227,6 +227,7 @@ class Services(Serving):
             "outbox_depth": [([], window.last_seq - window.first_seq + 1)],
             "database_bytes": [([], outbox.file_bytes(path))],
             "wal_bytes": [([], outbox.file_bytes(path, "-wal"))],
+            "disk_free_bytes": [([], vitals.free_bytes(path.absolute()))],
         }
         for feature in registered():
             found |= feature.samples(self)
