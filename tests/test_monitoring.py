@@ -157,5 +157,5 @@ def test_an_unknown_name_or_label_is_found(expression: str, problem: str) -> Non
 
 @pytest.mark.parametrize("expression", ["sum(outfeed_ready", "outfeed_ready >", "rate(outfeed_ready[5 bananas])"])
 def test_an_expression_with_a_mistake_is_rejected(expression: str) -> None:
-    with pytest.raises(ValueError, match="invalid|unexpected|unclosed|bad|expected|missing"):
+    with pytest.raises(ValueError, match=r"invalid|unexpected|unclosed|bad|expected|missing"):
         problems(expression)
