@@ -54,11 +54,12 @@ ARROWS = {
     "http -> cli": "`outfeed serve` is a command",
     "edge -> access": "an edge checks requests as the origin does, with the grants that the origin wrote",
     "alerts -> log": "a rule's filter is in the query language of the log",
+    "alerts -> webhooks": "a notice goes over the webhooks' checked addresses, and may be signed as they are",
     "log -> upkeep": "`outfeed events import` reads an archive; imported inside the command",
 }
 
 # Features that need a feature: they are removed with it.
-BUILT_ON = {"access": {"edge"}, "log": {"alerts"}}
+BUILT_ON = {"access": {"edge"}, "log": {"alerts"}, "webhooks": {"alerts"}}
 
 WEB_LIBRARIES = re.compile(r"(flask|werkzeug|jinja2|wtforms)(_|\.|$)")
 CLOCKS = re.compile(
@@ -223,7 +224,7 @@ class TestModules:
     def test_every_library_is_declared(self):
         config = configparser.ConfigParser()
         config.read(ROOT / "setup.cfg")
-        extras = [config["options.extras_require"][name] for name in ("edge", "otel")]
+        extras = [config["options.extras_require"][name] for name in ("apprise", "edge", "otel")]
         lines = "\n".join([config["options"]["install_requires"], *extras]).split("\n")
         declared = {_normal(line) for line in lines if line.strip(" \n#")}
         provided = declared | {_normal(line) for name in declared for line in _requirements(name)}

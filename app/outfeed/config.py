@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     )
     webhook_allow: str = Field(
         "",
-        description="Private addresses, CIDRs and host names that webhooks may post to, separated by commas.",
+        description="Private addresses, CIDRs and host names that webhooks and targets of alerts may use, with commas.",
     )
     webhook_give_up_hours: float = Field(
         24.0, gt=0, le=8760, description="Hours without a success after which a webhook is paused."

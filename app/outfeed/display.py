@@ -511,4 +511,7 @@ OWN: dict[str, OwnDisplay] = {
         "Webhook skipped",
         "{by|Someone} skipped seq {first_seq|?} to {last_seq|?} of webhook {name|unnamed}",
     ),
+    "access.target_added": _own("system", "📣", "Target added", "{by|Someone} added the target {name|unnamed}"),
+    "access.target_changed": _own("system", "📣", "Target changed", "{by|Someone} changed the target {name|unnamed}"),
+    "access.target_removed": _own("system", "✂️", "Target removed", "{by|Someone} removed the target {name|unnamed}"),
 }

@@ -30,6 +30,8 @@ OutfeedError
 ├── InvalidMapping          a mapping of incoming webhooks is wrong; names table and field
 ├── InvalidSignature        a request's signature is missing, wrong or too old
 ├── InvalidWatch            a table can't be watched, or not in that way
+├── InvalidTarget           the settings of a target of alerts are wrong; names one
+├── TargetInUse             rules send to the target
 ├── NotBlocked              no event blocks the webhook, or another one does now
 ├── NameTaken               a token or user of that name exists
 ├── InvalidUserChange       a user can't be changed in that way, such as the last operator
@@ -215,21 +217,21 @@ class AlreadyRunning(OutfeedError):
 
 
 class TargetForbidden(OutfeedError):
-    """A webhook's target has no allowed address.
+    """A target of a webhook or of alerts has no allowed address.
 
     OUTFEED_WEBHOOK_ALLOW can allow it.
     """
 
 
 class TargetUnresolvable(OutfeedError):
-    """The host name of a webhook's target could not be resolved.
+    """The host name of a target could not be resolved.
 
     It has no address, or the name server did not answer.
     """
 
 
 class DeliveryCancelled(OutfeedError):
-    """A post was cancelled.
+    """A post or a notice was cancelled.
 
     Its webhook was changed, paused or removed, or the server stops.
     """
@@ -237,6 +239,14 @@ class DeliveryCancelled(OutfeedError):
 
 class InvalidWatch(OutfeedError):
     """A table can't be watched at all, or not so; nothing was changed."""
+
+
+class InvalidTarget(OutfeedError, ValueError):
+    """The settings of a target of alerts can't be used; nothing was changed."""
+
+
+class TargetInUse(OutfeedError):
+    """Rules send to the target; it was not removed."""
 
 
 class NotBlocked(OutfeedError):

@@ -22,6 +22,7 @@ MENU: dict[str, tuple[str, ...]] = {
         "otlp",
         "webhooks",
         "alerts",
+        "targets",
         "watch",
         "adopt",
         "backup",

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 class AlertsFeature(Feature):
     """Rules on the events of the feed, and the notices that they send."""
 
-    commands: ClassVar[Mapping[str, str]] = {"alert": "alerts.commands:alert"}
+    commands: ClassVar[Mapping[str, str]] = {
+        "alert": "alerts.commands:alert",
+        "target": "alerts.targets.commands:target",
+    }
     # Rules and waiting notices stay as they are now, as their targets do. The rules become uncertain.
-    kept_tables = ("outfeed_alert", "outfeed_alert_evaluation", "outfeed_alert_notice")
+    kept_tables = ("outfeed_alert", "outfeed_alert_evaluation", "outfeed_alert_notice", "outfeed_alert_target")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "alert_raises": Metric("counter", "Alerts that a rule has raised.", ("alert",)),
         "alert_lag": Metric("gauge", "Seqs that the rules of alerts have not evaluated. NaN without rules."),

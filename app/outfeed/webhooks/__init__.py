@@ -1,4 +1,4 @@
 """Webhooks: the server posts events to URLs.
 
-No other package makes outbound requests.
+Alerts use their checked addresses. No other package makes outbound requests.
 """

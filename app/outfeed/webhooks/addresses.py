@@ -1,4 +1,4 @@
-"""Addresses that webhooks may call: public ones and allowed ones.
+"""Addresses that webhooks and alerts may call: public and allowed ones.
 
 A webhook must not reach services that only this machine or its network can reach (SSRF). So a name is resolved once,
 its addresses are checked, and the caller connects to a checked address. No second look-up takes place (DNS rebinding).
