@@ -40,11 +40,13 @@ NOT_RUN = {
         "echo OUTFEED_WEBHOOK_ALLOW=127.0.0.1 >>.env",
         "outfeed webhook add local http://127.0.0.1:9000/ >secret",
     ],
+    "targets": ["$EDITOR mail.txt    # lines like password=…"],
     "adopt": ["def include_name(name, type_, parent_names):"],
     "deploy": [
         "apt-get install python3-venv",
         "docker build -t outfeed -f scripts/deploy/Dockerfile .",
         "cp /opt/outfeed/scripts/deploy/Caddyfile /etc/caddy/Caddyfile",
+        "outfeed token create prometheus --scopes read   # on the server",
     ],
     "hosts": [
         "scripts/serve --demo --edges 2",

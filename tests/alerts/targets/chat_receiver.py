@@ -1,4 +1,4 @@
-"""A service that takes notices by HTTP, and keeps what does not fit its format."""
+"""A service that takes notices by HTTP, and checks their format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tests.receiver import Post, Receiver, Reply, well
 
 
 class ChatReceiver(Receiver):
-    """Takes JSON. *check* returns the problems of a body, by the service's documentation."""
+    """Takes JSON.
+
+    *check* returns the problems of a body, by the service's documentation.
+    """
 
     def __init__(self, check: Callable[[Any], list[str]], behave: Callable[[Post], Reply] = well) -> None:
         super().__init__(behave=behave)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -20,8 +21,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 
 @pytest.fixture(scope="module", autouse=True)
 def standing_threads() -> None:
-    """Start Apprise's own threads, which stay until the process ends."""
-    apprise.get_coordinator_executor().submit(int).result()
+    """Start two of Apprise's own threads, which stay until the process ends.
+
+    One of them is idle when the next notice comes.
+    """
+    both = threading.Barrier(2)
+    started = [apprise.get_shared_executor().submit(both.wait) for _ in range(2)]
+    for each in started:
+        each.result()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Slack, Discord, Teams and ntfy: each format, checked by its documented rules.
+"""Slack, Discord, Teams and ntfy: the documented format of each.
 
 Slack's own SDK checks the blocks, and Microsoft's schema the card. The limits of Discord and ntfy stand here as their
 documentation has them.

@@ -1,4 +1,4 @@
-"""The commands of target: add, list, test, edit, remove. No secret is shown."""
+"""The commands of target. None of them shows a secret."""
 
 from __future__ import annotations
 

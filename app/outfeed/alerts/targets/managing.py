@@ -1,4 +1,4 @@
-"""What operators do with targets, by the commands and by the page."""
+"""Changes of targets, by the commands and by the page."""
 
 from __future__ import annotations
 

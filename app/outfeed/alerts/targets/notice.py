@@ -42,7 +42,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class AlertTarget:
-    """A place to send notices to. The repr omits the settings, which may be secrets."""
+    """A place to send notices to.
+
+    The repr omits the settings, which may be secrets.
+    """
 
     name: str
     kind: str

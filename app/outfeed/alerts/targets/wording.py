@@ -26,7 +26,7 @@ _JOINERS = dict.fromkeys((0x200D, 0xFE0F))  # they are part of emoji, and harmle
 
 
 def plain_id(event_id: str) -> str:
-    """Return the event's id, or a hash if it has other signs than an id of Outfeed.
+    """Return the event's id, or a hash of one with other signs.
 
     It has 1 to 64 letters, digits, dashes and underscores, so that it fits headers.
     """
