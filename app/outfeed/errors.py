@@ -242,7 +242,15 @@ class InvalidWatch(OutfeedError):
 
 
 class InvalidTarget(OutfeedError, ValueError):
-    """The settings of a target of alerts can't be used; nothing was changed."""
+    """A setting of a target of alerts can't be used; nothing was changed.
+
+    *problem* follows the name of the setting, and has no secret.
+    """
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting}: {problem}")
+        self.setting = setting
+        self.problem = problem
 
 
 class TargetInUse(OutfeedError):

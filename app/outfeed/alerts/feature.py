@@ -31,27 +31,32 @@ class AlertsFeature(Feature):
         "alert_notices": Metric("gauge", "Notices of the last 30 days, by target and state.", ("target", "state")),
     }
     status_template = "_alerts_status.html"
-
     admin_pages = (
         AdminPage(AdminGroup.DELIVERY, "Alerts", "alert_pages.show", "Be told when events come, or come no more."),
+        AdminPage(AdminGroup.DELIVERY, "Targets", "target_pages.show", "Places that notices of alerts are sent to."),
     )
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.alerts.api import alerts
         from outfeed.alerts.pages import alert_pages
+        from outfeed.alerts.targets.pages import target_pages
 
-        return alerts, alert_pages
+        return alerts, alert_pages, target_pages
 
     def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
         from outfeed.alerts.progress import AlertState
-        from outfeed.alerts.store import rules
+        from outfeed.alerts.store import notices, rules
+        from outfeed.alerts.targets import store
 
         found = rules.list_alerts(process.database)
         raised = sum(each.state is not AlertState.OK and not each.is_paused for each in found)
+        failing = sum(each.last_error is not None for each in notices.queues(process.database))
+        targets = len(store.list_targets(process.database))
         return {
             "alert_pages.show": AdminFact(
                 f"{raised:,} of {len(found):,} raised" if raised else f"{len(found):,}", raised > 0
-            )
+            ),
+            "target_pages.show": AdminFact(f"{failing:,} failing" if failing else f"{targets:,}", failing > 0),
         }
 
     def part(self, process: Process) -> AlertsPart:

@@ -16,6 +16,7 @@ from outfeed.alerts.targets import wording
 from outfeed.alerts.targets.kind import Kind, Outbound, Setting, Values
 from outfeed.alerts.targets.notice import Notice, NoticeKind, Outcome
 from outfeed.display import Level
+from outfeed.errors import InvalidTarget
 
 TOTAL_SECS = 25.0
 MISSING = "Apprise is not installed; install it by: pip install 'outfeed[apprise]'"
@@ -34,9 +35,9 @@ class AppriseKind(Kind):
 
     def checked(self, given: Values) -> dict[str, str]:
         if importlib.util.find_spec("apprise") is None:
-            raise ValueError(MISSING)
+            raise InvalidTarget("url", MISSING)
         if _service(given["url"]) is None:
-            raise ValueError("Apprise does not know such an address; see https://appriseit.com/services/")
+            raise InvalidTarget("url", "Apprise does not know such an address; see https://appriseit.com/services/")
         return {"url": given["url"]}
 
     def place(self, settings: Values) -> str:

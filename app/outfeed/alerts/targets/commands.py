@@ -8,13 +8,12 @@ from typing import Any, TextIO
 import click
 
 from outfeed import clock
-from outfeed.alerts.store.rules import rules_with_target
 from outfeed.alerts.targets import managing, store
 from outfeed.alerts.targets.kinds import KINDS
 from outfeed.cli import BY, show
 from outfeed.cli.values import checked
 from outfeed.config import settings
-from outfeed.errors import OutfeedError, TargetInUse
+from outfeed.errors import OutfeedError
 from outfeed.store import database as db
 
 MAX_FILE_CHARS = 20_000
@@ -115,14 +114,12 @@ def list_(is_json: bool) -> None:
 
 
 def _facts(row: store.TargetRow) -> dict[str, Any]:
-    with db.default().connection() as connection:
-        rules = rules_with_target(connection, row.target.name)
     kind = KINDS.get(row.target.kind)
     return {
         "name": row.target.name,
         "kind": row.target.kind,
         "place": kind.place(row.target.settings) if kind else "",
-        "rules": rules,
+        "rules": managing.rules_of(db.default(), row.target.name),
         "created_at": row.created_at,
         "changed_at": row.changed_at,
     }
@@ -172,9 +169,5 @@ def remove(name: str, force: bool) -> None:
     Example:
       outfeed target remove ops
     """
-    with db.default().transaction() as connection:
-        rules = rules_with_target(connection, name)
-        if rules and not force:
-            raise TargetInUse(f"the target {name} is used by: {', '.join(rules)}; change them first, or pass --force")
-        store.remove(connection, name, BY)
+    managing.remove(db.default(), name, BY, is_forced=force)
     show.say(f"Removed target {name}.")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import orjson
 
 from outfeed.alerts.targets import wording
-from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, check_https_url
+from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, checked_url
 from outfeed.alerts.targets.notice import Notice, Outcome
 from outfeed.webhooks.target import Answer
 
@@ -34,7 +34,7 @@ class DiscordKind(HttpKind):
     )
 
     def checked(self, given: Values) -> dict[str, str]:
-        return {"url": check_https_url(given["url"], "https://discord.com/api/webhooks/123/abc")}
+        return {"url": checked_url(given["url"], "https://discord.com/api/webhooks/123/abc")}
 
     def post(self, settings: Values, notice: Notice) -> Post:
         return Post(settings["url"], orjson.dumps({"embeds": [embed(notice)], "allowed_mentions": {"parse": []}}))

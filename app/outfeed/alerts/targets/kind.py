@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import ClassVar, NamedTuple
 
 from outfeed.alerts.targets.notice import Notice, Outcome
-from outfeed.errors import DeliveryCancelled
+from outfeed.errors import DeliveryCancelled, InvalidTarget
 from outfeed.redaction import REDACTED
 from outfeed.text import escaped
 from outfeed.webhooks.addresses import Allowlist
@@ -90,7 +90,7 @@ class Kind(abc.ABC):
     def checked(self, given: Values) -> dict[str, str]:
         """Return the settings to store.
 
-        All required ones are given. Raises ValueError, without a secret in its message.
+        All required ones are given. Raises InvalidTarget.
         """
 
     @abc.abstractmethod
@@ -164,12 +164,12 @@ def shown_error(text: str, secrets: list[str]) -> str:
     return escaped(" ".join(text.split()))[:MAX_ERROR_CHARS]
 
 
-def check_https_url(url: str, example: str) -> str:
-    """Return *url* if it can be posted to. Raises ValueError without it."""
+def checked_url(url: str, example: str) -> str:
+    """Return the setting *url* if it can be posted to. Raises InvalidTarget."""
     try:
         parsed = check_url(url)
     except ValueError:
-        raise ValueError(f"must be an address like {example}") from None
+        raise InvalidTarget("url", f"must be an address like {example}") from None
     if parsed.fragment:
-        raise ValueError(f"must be an address like {example}, without #")
+        raise InvalidTarget("url", f"must be an address like {example}, without #")
     return url

@@ -19,7 +19,7 @@ from typing import ClassVar
 from outfeed.alerts.targets import wording
 from outfeed.alerts.targets.kind import Kind, Outbound, Setting, Values
 from outfeed.alerts.targets.notice import Notice, Outcome
-from outfeed.errors import OutfeedError
+from outfeed.errors import InvalidTarget, OutfeedError
 from outfeed.webhooks.addresses import Allowlist
 
 TOTAL_SECS = 25.0
@@ -52,14 +52,14 @@ class MailKind(Kind):
         found = {name: value for name, value in given.items() if value}
         found["security"] = security = given.get("security") or "starttls"
         if security not in PORTS:
-            raise ValueError("security must be starttls, tls or none")
-        found["to"] = ", ".join(_addresses(given["to"]))
-        (found["from"],) = _addresses(given["from"])[:1]
+            raise InvalidTarget("security", "must be starttls, tls or none")
+        found["to"] = ", ".join(_addresses("to", given["to"], MAX_RECIPIENTS))
+        (found["from"],) = _addresses("from", given["from"], 1)
         _server(found)
         if bool(given.get("user")) != bool(given.get("password")):
-            raise ValueError("user and password belong together")
+            raise InvalidTarget("password", "user and password belong together")
         if given.get("password") and security == "none":
-            raise ValueError("a password needs security starttls or tls")
+            raise InvalidTarget("security", "a password needs security starttls or tls")
         return found
 
     def place(self, settings: Values) -> str:
@@ -224,24 +224,28 @@ def _html(subject: str, notice: Notice) -> str:
 
 
 def _server(settings: Values) -> tuple[str, int]:
-    """Return host and port. Raises ValueError."""
+    """Return host and port. Raises InvalidTarget."""
     match = _SERVER.fullmatch(settings["server"].strip())
     port = int(match["port"] or PORTS[settings["security"]]) if match else 0
     if match is None or not 1 <= port <= 65_535:
-        raise ValueError("server must be HOST or HOST:PORT, like smtp.example.com:587")
+        raise InvalidTarget("server", "must be HOST or HOST:PORT, like smtp.example.com:587")
     return match["host"].strip("[]"), port
 
 
-def _addresses(text: str) -> list[str]:
-    """Return the addresses in *text*. Raises ValueError."""
+def _addresses(setting: str, text: str, most: int) -> list[str]:
+    """Return the addresses in *text*. Raises InvalidTarget."""
     found = [part.strip() for part in text.split(",") if part.strip()]
-    if not 1 <= len(found) <= MAX_RECIPIENTS:
-        raise ValueError(f"must have 1 to {MAX_RECIPIENTS} addresses")
+    if not 1 <= len(found) <= most:
+        raise InvalidTarget(setting, f"must have 1 to {most} addresses" if most > 1 else "must be one address")
     for each in found:
-        try:
-            address = Address(addr_spec=each)
-        except (ValueError, IndexError, AttributeError):
-            raise ValueError(f"{each!r:.80} is not an e-mail address") from None
-        if not (each.isascii() and each.isprintable() and address.username and address.domain and " " not in each):
-            raise ValueError(f"{each!r:.80} is not an e-mail address")
+        if not _is_address(each):
+            raise InvalidTarget(setting, f"{each!r:.80} is not an e-mail address")
     return found
+
+
+def _is_address(text: str) -> bool:
+    try:
+        address = Address(addr_spec=text)
+    except (ValueError, IndexError, AttributeError):
+        return False
+    return text.isascii() and text.isprintable() and " " not in text and bool(address.username and address.domain)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from outfeed import clock
+from outfeed.alerts.store.rules import rules_with_target
 from outfeed.alerts.targets import store
 from outfeed.alerts.targets.kind import MAX_SETTING_CHARS, Kind
 from outfeed.alerts.targets.kinds import KINDS
@@ -15,7 +16,7 @@ from outfeed.alerts.targets.notice import AlertTarget, Notice, NoticeKind, Outco
 from outfeed.alerts.targets.stored import StoredTargets
 from outfeed.config import Settings
 from outfeed.display import Level
-from outfeed.errors import InvalidTarget, TargetUnresolvable
+from outfeed.errors import InvalidTarget, TargetInUse, TargetUnresolvable
 from outfeed.store.database import Database
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.message import new_secret
@@ -67,6 +68,24 @@ def edit(database: Database, settings: Settings, name: str, given: Mapping[str, 
     return Change(None, warning)
 
 
+def remove(database: Database, name: str, by: str | None, *, is_forced: bool) -> None:
+    """Delete a target and its secrets.
+
+    Raises UnknownName, and TargetInUse if rules send to it and it is not forced.
+    """
+    with database.transaction() as connection:
+        rules = rules_with_target(connection, name)
+        if rules and not is_forced:
+            raise TargetInUse(f"the target {name} is used by: {', '.join(rules)}; change them first, or pass --force")
+        store.remove(connection, name, by)
+
+
+def rules_of(database: Database, name: str) -> list[str]:
+    """Return the names of the rules that send to the target."""
+    with database.connection() as connection:
+        return rules_with_target(connection, name)
+
+
 def send_test(database: Database, settings: Settings, name: str) -> tuple[Outcome, float]:
     """Send a test notice, and return the outcome and the seconds it took.
 
@@ -96,17 +115,14 @@ def _checked(kind: Kind, given: Mapping[str, str]) -> dict[str, str]:
     known = {each.name for each in kind.settings}
     for name, value in given.items():
         if name not in known:
-            raise InvalidTarget(f"{name}: {kind.label} has only the settings {', '.join(sorted(known))}")
+            raise InvalidTarget(name, f"{kind.label} has only the settings {', '.join(sorted(known))}")
         if len(value) > MAX_SETTING_CHARS or not value.isprintable():
-            raise InvalidTarget(f"{name}: must be one line of at most {MAX_SETTING_CHARS} characters")
+            raise InvalidTarget(name, f"must be one line of at most {MAX_SETTING_CHARS} characters")
     cleaned = {name: value.strip() for name, value in given.items() if value.strip()}
     for each in kind.settings:
         if each.is_required and not cleaned.get(each.name):
-            raise InvalidTarget(f"{each.name}: must be given. {each.help}")
-    try:
-        return kind.checked(cleaned)
-    except ValueError as error:
-        raise InvalidTarget(str(error)) from None
+            raise InvalidTarget(each.name, f"must be given. {each.help}")
+    return kind.checked(cleaned)
 
 
 def _check_address(kind: Kind, made: Mapping[str, str], settings: Settings) -> str | None:

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import orjson
 
 from outfeed.alerts.targets import wording
-from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, check_https_url
+from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, checked_url
 from outfeed.alerts.targets.notice import Notice, NoticeKind
 from outfeed.display import Level
+from outfeed.errors import InvalidTarget
 from outfeed.webhooks.target import check_url
 
 MAX_TITLE_UNITS = 250
@@ -35,12 +36,12 @@ class NtfyKind(HttpKind):
     )
 
     def checked(self, given: Values) -> dict[str, str]:
-        url = check_https_url(given["url"], "https://ntfy.sh/TOPIC")
+        url = checked_url(given["url"], "https://ntfy.sh/TOPIC")
         parsed = check_url(url)
         if not _TOPIC.fullmatch(parsed.path.removeprefix("/")) or parsed.query:
-            raise ValueError("must end in a topic of 1 to 64 letters, digits, dashes and underscores")
+            raise InvalidTarget("url", "must end in a topic of 1 to 64 letters, digits, dashes and underscores")
         if (token := given.get("token", "")) and not _TOKEN.fullmatch(token):
-            raise ValueError("the token must have 1 to 200 printable characters without spaces")
+            raise InvalidTarget("token", "must have 1 to 200 printable characters without spaces")
         return {"url": url} | ({"token": token} if token else {})
 
     def post(self, settings: Values, notice: Notice) -> Post:

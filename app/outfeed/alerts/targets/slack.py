@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import orjson
 
 from outfeed.alerts.targets import wording
-from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, check_https_url
+from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, checked_url
 from outfeed.alerts.targets.notice import Notice
 
 MAX_HEADER_UNITS = 150
@@ -35,7 +35,7 @@ class SlackKind(HttpKind):
     )
 
     def checked(self, given: Values) -> dict[str, str]:
-        return {"url": check_https_url(given["url"], "https://hooks.slack.com/services/T…/B…/…")}
+        return {"url": checked_url(given["url"], "https://hooks.slack.com/services/T…/B…/…")}
 
     def post(self, settings: Values, notice: Notice) -> Post:
         fallback = f"{wording.title(notice)}\n{wording.text(notice)}"

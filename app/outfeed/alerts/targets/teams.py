@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import orjson
 
 from outfeed.alerts.targets import wording
-from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, check_https_url
+from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, checked_url
 from outfeed.alerts.targets.notice import Notice
 from outfeed.display import Level
+from outfeed.errors import InvalidTarget
 from outfeed.webhooks.target import check_url
 
 VERSION = "1.4"
@@ -41,10 +42,12 @@ class TeamsKind(HttpKind):
     )  # fmt: skip
 
     def checked(self, given: Values) -> dict[str, str]:
-        url = check_https_url(given["url"], "https://prod-00.westeurope.logic.azure.com/workflows/…")
+        url = checked_url(given["url"], "https://prod-00.westeurope.logic.azure.com/workflows/…")
         host = check_url(url).host
         if host == RETIRED_HOST or host.endswith(f".{RETIRED_HOST}"):
-            raise ValueError("belongs to a connector, which Microsoft has retired; make a workflow and use its address")
+            raise InvalidTarget(
+                "url", "belongs to a connector, which Microsoft has retired; make a workflow and use its address"
+            )
         return {"url": url}
 
     def post(self, settings: Values, notice: Notice) -> Post:

@@ -6,8 +6,9 @@ import json
 from typing import ClassVar
 
 from outfeed.alerts.targets import wording
-from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, check_https_url
+from outfeed.alerts.targets.kind import HttpKind, Post, Setting, Values, checked_url
 from outfeed.alerts.targets.notice import Notice
+from outfeed.errors import InvalidTarget
 from outfeed.webhooks.message import Message, check_secret
 
 
@@ -25,8 +26,11 @@ class WebhookKind(HttpKind):
     )
 
     def checked(self, given: Values) -> dict[str, str]:
-        url = check_https_url(given["url"], "https://ops.example.com/alerts")
-        return {"url": url, "secret": check_secret(given["secret"])}
+        url = checked_url(given["url"], "https://ops.example.com/alerts")
+        try:
+            return {"url": url, "secret": check_secret(given["secret"])}
+        except ValueError as error:
+            raise InvalidTarget("secret", str(error)) from None
 
     def post(self, settings: Values, notice: Notice) -> Post:
         data = {
