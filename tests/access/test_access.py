@@ -101,6 +101,8 @@ TABLE = {
     ("GET", "/api/views"): ("/api/views", row(200)),
     ("POST", "/api/views"): ("/api/views", own(422)),
     ("DELETE", "/api/views/<int:view_id>"): ("/api/views/7", own(404)),
+    ("GET", "/api/views/<int:view_id>/news"): ("/api/views/7/news", row(404)),
+    ("PUT", "/api/views/<int:view_id>/notification"): ("/api/views/7/notification", own(404)),
     ("POST", "/swarm/views"): ("/swarm/views", own(422)),
     ("POST", "/swarm/views/<int:view_id>/delete"): ("/swarm/views/7/delete", own(404)),
     ("GET", "/swarm/events/<path:event_id>"): ("/swarm/events/agent-1", row(200, wrong_type=404)),

@@ -26,17 +26,18 @@ class LogFeature(Feature):
     }
 
     # A restore brings back events. The views that people saved since the backup stay, as the people do.
-    kept_tables = ("outfeed_view",)
+    kept_tables = ("outfeed_view", "outfeed_view_notification")
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.log.api import events
         from outfeed.log.board import board
         from outfeed.log.export import export
         from outfeed.log.live import pages
+        from outfeed.log.notifications import notifications
         from outfeed.log.pages import log
         from outfeed.log.views import views
 
-        return events, export, pages, log, board, views
+        return events, export, pages, log, board, views, notifications
 
     def part(self, process: Process) -> LogPart:
         from outfeed.log.part import LogPart

@@ -87,11 +87,20 @@ def delete(database: Database, principal: Principal, view_id: int) -> None:
         if row is None or not _view(row).may_change(principal):
             raise UnknownName(f"view {view_id} not found")
         connection.execute("DELETE FROM outfeed_view WHERE id = ?", (view_id,))
+        connection.execute("DELETE FROM outfeed_view_notification WHERE view_id = ?", (view_id,))
 
 
 def delete_ownerless(connection: Connection) -> int:
-    """Delete the views whose owner no longer exists, and return their number."""
-    return connection.execute(f"DELETE FROM outfeed_view WHERE NOT {_HAS_OWNER}").rowcount  # noqa: S608 - a constant
+    """Delete the views whose owner no longer exists, and return their number.
+
+    The choices of notifications for them, and of such users, are deleted too.
+    """
+    count = connection.execute(f"DELETE FROM outfeed_view WHERE NOT {_HAS_OWNER}").rowcount  # noqa: S608 - a constant
+    connection.execute(
+        "DELETE FROM outfeed_view_notification WHERE view_id NOT IN (SELECT id FROM outfeed_view) OR owner NOT IN"
+        " (SELECT 'user:' || name FROM outfeed_user UNION ALL SELECT 'token:' || name FROM outfeed_token)"
+    )
+    return count
 
 
 def count_ownerless(database: Database) -> int:
