@@ -1,4 +1,4 @@
-"""Browser notifications of saved views, in Chromium with a granted permission.
+"""Browser notifications of saved views, in a browser that allows them.
 
 The page's Notification is replaced by one that records, since a browser without a screen shows none.
 """
