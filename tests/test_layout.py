@@ -224,7 +224,7 @@ class TestModules:
     def test_every_library_is_declared(self):
         config = configparser.ConfigParser()
         config.read(ROOT / "setup.cfg")
-        extras = [config["options.extras_require"][name] for name in ("apprise", "edge", "otel")]
+        extras = [config["options.extras_require"][name] for name in ("apprise", "edge", "mcp", "otel")]
         lines = "\n".join([config["options"]["install_requires"], *extras]).split("\n")
         declared = {_normal(line) for line in lines if line.strip(" \n#")}
         provided = declared | {_normal(line) for name in declared for line in _requirements(name)}

@@ -27,6 +27,7 @@ OutfeedError
 ├── TargetForbidden         a webhook's target has no allowed address
 ├── TargetUnresolvable      a webhook's target has no address
 ├── DeliveryCancelled       a post to a webhook's target was cancelled
+├── RpcError                a JSON-RPC message can't be served; carries its code
 ├── InvalidMapping          a mapping of incoming webhooks is wrong; names table and field
 ├── InvalidSignature        a request's signature is missing, wrong or too old
 ├── InvalidWatch            a table can't be watched, or not in that way
@@ -262,6 +263,18 @@ class NotBlocked(OutfeedError):
 
     Nothing was skipped.
     """
+
+
+class RpcError(OutfeedError):
+    """A JSON-RPC message can't be served.
+
+    *code* and *data* are those of the JSON-RPC error.
+    """
+
+    def __init__(self, code: int, problem: str, data: object = None) -> None:
+        super().__init__(problem)
+        self.code = code
+        self.data = data
 
 
 class InvalidMapping(OutfeedError, ValueError):

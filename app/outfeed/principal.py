@@ -17,6 +17,7 @@ from outfeed.errors import Forbidden
 
 READ, WRITE, ADMIN = "read", "write", "admin"
 SCOPES = (READ, WRITE, ADMIN)
+ANY = "any"  # of a route whose view checks the scope of each action itself
 ROLES = {"viewer": (READ,), "producer": (READ, WRITE), "operator": SCOPES}
 
 # The audit's own types: only `admin` reads them, and only Outfeed writes them. All other `system.` types are open to
@@ -168,7 +169,7 @@ class Principal:
 
     def may(self, scope: str) -> bool:
         """Return whether *scope* is granted; `admin` includes the others."""
-        return scope in self.scopes or ADMIN in self.scopes
+        return scope == ANY or scope in self.scopes or ADMIN in self.scopes
 
     def require_write(self, event_type: object) -> None:
         """Raise Forbidden unless the principal may write that type.

@@ -121,6 +121,9 @@ TABLE = {
     ("GET", "/ws"): ("/ws", row(426)),
     ("GET", "/api/openapi.json"): ("/api/openapi.json", row(200)),
     ("GET", "/api/docs"): ("/api/docs", row(200)),
+    ("POST", "/mcp"): ("/mcp", (401, 401, 401, 415, 415, 415, 401, 401, 401, 401)),  # only tokens, of any scope
+    ("GET", "/mcp"): ("/mcp", (401, 401, 401, 405, 405, 405, 401, 401, 401, 401)),
+    ("DELETE", "/mcp"): ("/mcp", (401, 401, 401, 405, 405, 405, 401, 401, 401, 401)),
     ("POST", "/in/<topic>"): ("/in/backups", row(403, 422)),
     ("POST", "/in/at/<address>"): ("/in/at/outfeed_unknown", (404,) * len(VISITORS)),
     ("POST", "/v1/logs"): ("/v1/logs", row(403, 415)),

@@ -140,7 +140,7 @@ def _admit() -> ResponseReturnValue | None:
         return _admit_token(request.authorization.token or "", needed.scope)
     if needed.takes_tickets and "ticket" in request.args:
         return _admit_ticket(request.args["ticket"], needed.scope)
-    if current_user.is_authenticated and not _is_foreign_socket(needed):
+    if not needed.takes_only_tokens and current_user.is_authenticated and not _is_foreign_socket(needed):
         return _admit_visitor(needed.scope)
     return _refuse_unauthenticated(needed)
 

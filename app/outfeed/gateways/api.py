@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import MethodNotAllowed
 
 from outfeed.errors import InvalidSignature
 from outfeed.http.api.operation import JSON, operation
 from outfeed.http.api.receipt import WriteReceipt
-from outfeed.http.permission import public, requires
-from outfeed.http.problems import answer
+from outfeed.http.permission import public, requires, requires_token
+from outfeed.http.problems import answer, problem
 from outfeed.principal import WRITE
 
 incoming = Blueprint("incoming", __name__, url_prefix="/in")
+mcp = Blueprint("mcp", __name__)
 _REFUSALS = {
     400: "The body is not valid JSON, not UTF-8, or not a form.",
     403: "The principal has no permission to write an event of this type.",
@@ -167,3 +169,24 @@ def answer_with_status(response: Response) -> Response:
     from outfeed.gateways import otlp as gateway
 
     return gateway.as_status(response)
+
+
+# --- MCP --------------------------------------------------------------------------------------------------------------
+
+
+@mcp.route("/mcp", methods=["POST", "GET", "DELETE"])
+@requires_token()
+def post_mcp() -> Response:
+    """Answer one message of the Model Context Protocol (docs/mcp.md).
+
+    There are no sessions, and no stream that a client opens by GET.
+    """
+    if request.method != "POST":
+        raise MethodNotAllowed(["POST"])
+    try:
+        from outfeed.gateways.mcp import endpoint
+    except ModuleNotFoundError as error:
+        if error.name != "mcp_types":
+            raise
+        return problem(501, "MCP needs the library mcp-types: pip install 'outfeed[mcp]'")
+    return endpoint.respond()

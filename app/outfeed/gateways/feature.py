@@ -21,6 +21,7 @@ class GatewaysFeature(Feature):
         "address": "gateways.commands:address",
         "mapping": "gateways.commands:mapping",
         "connect": "gateways.connect_command:connect",
+        "mcp": "gateways.mcp_command:mcp",
     }
     kept_tables = ("outfeed_address",)
 
@@ -34,10 +35,10 @@ class GatewaysFeature(Feature):
         return DISPLAYS
 
     def blueprints(self) -> Iterable[Blueprint]:
-        from outfeed.gateways.api import incoming, otlp
+        from outfeed.gateways.api import incoming, mcp, otlp
         from outfeed.gateways.pages import address_pages
 
-        return incoming, otlp, address_pages
+        return incoming, otlp, mcp, address_pages
 
     def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
         from outfeed.gateways import store

@@ -13,25 +13,37 @@ from outfeed.http.api.operation import json_answer
 from outfeed.http.services import services
 from outfeed.principal import Principal
 from outfeed.store import event_log
+from outfeed.store.event_log import Recorded
 
 MAX_EVENTS = 1000  # of a request, as for POST /api/events
 
 
 def record(principal: Principal, events: Sequence[Mapping[str, Any]], *, keeps_known: bool = False) -> Response:
-    """Append *events* as *principal*, all or none; answer with receipts.
+    """Append *events* as `append` does, and answer with receipts.
 
-    The events have the names of `log_event`. The status is 201 if any event is new, else 200. With *keeps_known*, an
-    event whose id exists stays as it is, also if its content differs. Raises Forbidden, InvalidEvent, EventConflict,
-    InvalidRequest.
+    The status is 201 if any event is new, else 200.
+    """
+    recorded = append(principal, events, keeps_known=keeps_known)
+    return json_answer([receipt(one) for one in recorded], 201 if any(one.is_new for one in recorded) else 200)
+
+
+def append(principal: Principal, events: Sequence[Mapping[str, Any]], *, keeps_known: bool = False) -> list[Recorded]:
+    """Append *events* as *principal*, all or none; return them in order.
+
+    The events have the names of `log_event`. With *keeps_known*, an event whose id exists stays as it is, also if its
+    content differs. Raises Forbidden, InvalidEvent, EventConflict, InvalidRequest.
     """
     if len(events) > MAX_EVENTS:
         raise InvalidRequest("invalid_event", f"a request has at most {MAX_EVENTS:,} events, got {len(events):,}")
     for event_type in dict.fromkeys(event["event_type"] for event in events):
         principal.require_write(event_type)
     current = services()
-    recorded = event_log.record(current.database, events, current.settings.max_event_bytes, keeps_known=keeps_known)
-    receipts = [{"id": one.event.id, "seq": one.seq, "epoch": one.epoch} for one in recorded]
-    return json_answer(receipts, 201 if any(one.is_new for one in recorded) else 200)
+    return event_log.record(current.database, events, current.settings.max_event_bytes, keeps_known=keeps_known)
+
+
+def receipt(one: Recorded) -> dict[str, Any]:
+    """Return the receipt of a written event, as the API answers with it."""
+    return {"id": one.event.id, "seq": one.seq, "epoch": one.epoch}
 
 
 def record_each(principal: Principal, events: Sequence[Mapping[str, Any]]) -> dict[int, str]:

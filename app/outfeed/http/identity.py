@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
 
 from flask import g
+from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from outfeed import clock
@@ -76,4 +77,4 @@ def require_not_revoked() -> None:
     A request that waits calls this after the wait.
     """
     if guard().principal_of(principal().grant) != principal():
-        raise Unauthorized("signed out or revoked")
+        raise Unauthorized("signed out or revoked", www_authenticate=WWWAuthenticate("bearer"))

@@ -15,7 +15,7 @@ from flask.typing import RouteCallable
 from werkzeug.exceptions import HTTPException
 
 from outfeed.errors import UndeclaredRoute
-from outfeed.principal import READ, WRITE
+from outfeed.principal import ANY, READ, WRITE
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _View = TypeVar("_View", bound=Callable[..., Any])
@@ -27,13 +27,14 @@ class Permission:
 
     If an unauthenticated browser requests a page, it is redirected to the sign-in. Every other unauthenticated request
     gets 401. Attempts to open a connection are counted. A route that takes tickets also rejects a cookie that another
-    site's page sends.
+    site's page sends. A route that *takes_only_tokens* ignores every cookie.
     """
 
     scope: str | None
     is_page: bool = False
     is_connection: bool = False
     takes_tickets: bool = False
+    takes_only_tokens: bool = False
 
 
 def requires(
@@ -41,6 +42,14 @@ def requires(
 ) -> Callable[[_View], _View]:
     """Declare that the view needs a principal with *scope*."""
     return _declare(Permission(scope, is_page, is_connection, takes_tickets))
+
+
+def requires_token() -> Callable[[_View], _View]:
+    """Declare that the view needs a bearer token, of any scope.
+
+    The view checks the scope of each action.
+    """
+    return _declare(Permission(ANY, takes_only_tokens=True))
 
 
 def public(*, is_page: bool = False) -> Callable[[_View], _View]:

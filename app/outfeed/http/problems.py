@@ -89,7 +89,7 @@ def answer(status: int, detail: str, **more: Any) -> Response:
 def wants_page() -> bool:
     """Return whether a browser requests a page, or a path outside the API."""
     best = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
-    is_outside = not request.path.startswith(("/api/", "/ws"))
+    is_outside = not request.path.startswith(("/api/", "/ws", "/mcp"))
     return best == "text/html" and (is_outside or permission.of_request().is_page)
 
 

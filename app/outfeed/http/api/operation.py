@@ -28,11 +28,12 @@ View = Callable[..., Response]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The shapes of one operation.
+    """The shapes of one operation, and the view that takes a validated query.
 
     A shape is any type that pydantic takes. Bodies are by media type, answers by status and media type.
     """
 
+    view: View
     query: type[BaseModel] | None
     body: Mapping[str, Any]
     answers: Mapping[int, Mapping[str, Any]]
@@ -80,7 +81,7 @@ def operation(
         by_media_type = {
             status: shape if isinstance(shape, Mapping) else {JSON: shape} for status, shape in answers.items()
         }
-        OPERATIONS[checked] = Operation(query, body or {}, by_media_type, refusals or {}, errors)
+        OPERATIONS[checked] = Operation(view, query, body or {}, by_media_type, refusals or {}, errors)
         return checked
 
     return describe

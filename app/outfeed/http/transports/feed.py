@@ -37,15 +37,15 @@ _REFUSALS = {
     404: "No consumer has this name; `POST /api/consumers` creates one.",
 }
 # nginx would buffer the stream without X-Accel-Buffering. `no-transform` forbids proxies to compress it.
-_STREAM_HEADERS = {
+STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
     "Connection": "close",
 }
-_STREAM_HEAD = "\r\n".join(
-    ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in _STREAM_HEADERS.items()), "", ""]
+STREAM_HEAD = "\r\n".join(
+    ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in STREAM_HEADERS.items()), "", ""]
 ).encode()
 
 feed = Blueprint("feed", __name__, url_prefix="/api/feed")
@@ -204,8 +204,8 @@ def stream(query: StreamQuery) -> Response:
     if refusal := limits.admit_connection():
         return refusal
     if request.method == "HEAD":
-        return Response(headers=_STREAM_HEADERS)
-    return connection.serve(_STREAM_HEAD, SSE, SSEHandler(query))
+        return Response(headers=STREAM_HEADERS)
+    return connection.serve(STREAM_HEAD, SSE, SSEHandler(query))
 
 
 def _last_event_id() -> dict[str, str]:

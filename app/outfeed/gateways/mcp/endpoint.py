@@ -1,0 +1,71 @@
+"""`POST /mcp`: one JSON-RPC message a request (streamable HTTP)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import Response, request
+from mcp_types.jsonrpc import HEADER_MISMATCH, INVALID_REQUEST, PARSE_ERROR, UNSUPPORTED_PROTOCOL_VERSION
+from werkzeug.exceptions import UnsupportedMediaType
+
+from outfeed.errors import RpcError
+from outfeed.gateways.mcp import methods, protocol
+from outfeed.gateways.mcp.headers import BEFORE, VERSION
+from outfeed.gateways.mcp.protocol import STATUSES
+from outfeed.http import bodies, origins
+from outfeed.http.api.operation import json_answer
+from outfeed.http.problems import problem
+from outfeed.nesting import MAX_DEPTH, is_deep
+
+# Errors that have a status in both revisions.
+OF_TRANSPORT = (PARSE_ERROR, INVALID_REQUEST, HEADER_MISMATCH, UNSUPPORTED_PROTOCOL_VERSION)
+ENVELOPE_DEPTH = 3  # the message, its params and their arguments, around `data`
+
+
+def respond() -> Response:
+    """Answer the request's message.
+
+    Raises 400, 413 and 415 as HTTPException, and Unauthorized if the token was revoked during a wait.
+    """
+    if mismatch := origins.why_foreign_origin():
+        return problem(403, f"a page of another site may not use MCP: {mismatch}")
+    if not request.is_json:
+        raise UnsupportedMediaType("the body must be application/json")
+    value = None
+    try:
+        value = _parsed(bodies.read())
+        message = protocol.read(value, request.headers)
+        if message is None or message.is_notification:
+            return Response(status=202)
+        result = methods.answer(message)
+    except RpcError as error:
+        return _refusal(error, protocol.id_of(value))
+    if isinstance(result, Response):
+        return result
+    return json_answer({"jsonrpc": "2.0", "id": message.id, "result": result})
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RpcError(PARSE_ERROR, f"the body is not JSON: {error}") from None
+    if is_deep(value, MAX_DEPTH + ENVELOPE_DEPTH):
+        raise RpcError(INVALID_REQUEST, f"the message is nested too deeply; data may have {MAX_DEPTH} levels")
+    return value
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _refusal(error: RpcError, message_id: str | int | None) -> Response:
+    """Return the error as the revision of the request has it.
+
+    A client of the revision before reads the error of a valid message only from an answer with the status 200.
+    """
+    is_strict = error.code in OF_TRANSPORT or request.headers.get(VERSION, BEFORE) != BEFORE
+    told = {"code": error.code, "message": str(error)} | ({} if error.data is None else {"data": error.data})
+    status = STATUSES.get(error.code, 200) if is_strict else 200
+    return json_answer({"jsonrpc": "2.0", "id": message_id, "error": told}, status)
