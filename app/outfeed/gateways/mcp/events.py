@@ -1,4 +1,4 @@
-"""The extension for events: `events/list`, `events/poll` and `events/stream`.
+"""The extension for events: `events/list`, `poll` and `stream`.
 
 It follows the design sketch of MCP's working group on triggers and events, `docs/design-sketch-proposal.md` of
 modelcontextprotocol/experimental-ext-triggers-events at commit 6104601d (2026). The sketch is not a part of the

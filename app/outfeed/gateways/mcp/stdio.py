@@ -134,7 +134,7 @@ class Bridge:
     ) -> None:
         """Log the error, and answer the request with it.
 
-        Only a notification, and a line that is no message, have no id.
+        A notification has no id and gets no answer. An invalid line gets one without an id.
         """
         self._log(told)
         error = {"code": code, "message": told} | ({"data": data} if data else {})
