@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import MethodNotAllowed
 
@@ -174,15 +174,10 @@ def answer_with_status(response: Response) -> Response:
 # --- MCP --------------------------------------------------------------------------------------------------------------
 
 
-@mcp.route("/mcp", methods=["POST", "GET", "DELETE"])
+@mcp.post("/mcp")
 @requires_token()
 def post_mcp() -> Response:
-    """Answer one message of the Model Context Protocol (docs/mcp.md).
-
-    There are no sessions, and no stream that a client opens by GET.
-    """
-    if request.method != "POST":
-        raise MethodNotAllowed(["POST"])
+    """Answer one message of the Model Context Protocol."""
     try:
         from outfeed.gateways.mcp import endpoint
     except ModuleNotFoundError as error:
@@ -190,3 +185,10 @@ def post_mcp() -> Response:
             raise
         return problem(501, "MCP needs the library mcp-types: pip install 'outfeed[mcp]'")
     return endpoint.respond()
+
+
+@mcp.route("/mcp", methods=["GET", "DELETE"])
+@requires_token()
+def refuse_mcp_session() -> Response:
+    """Answer 405: MCP has no session and no stream without a request here."""
+    raise MethodNotAllowed(["POST"])
