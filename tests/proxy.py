@@ -11,7 +11,7 @@ from tests.loop_server import LoopServer, pump
 from tests.server import Server
 from tests.waits import PATIENCE_SECS
 
-OURS = ("/ws", "/api/", "/static/", "/swarm/")
+OURS = ("/ws", "/api/", "/static/", "/swarm/", "/mcp")
 BAD_GATEWAY = b"HTTP/1.1 502 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 

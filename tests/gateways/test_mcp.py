@@ -280,6 +280,13 @@ class TestTheDoor:
         assert answer.status_code == 403
         assert answer.json["detail"].startswith("a page of another site may not use MCP: Origin is")
 
+    def test_a_page_at_a_host_that_leads_here_is_403_unless_a_setting_names_the_host(self, api: Api, mcp: Mcp) -> None:
+        headers = {"Origin": "http://evil.example:8000", "Host": "evil.example:8000", "Sec_Fetch_Site": "same-origin"}
+        assert "no setting names the host 'evil.example:8000'" in mcp.post(message("ping"), **headers).json["detail"]
+        named = api.services.settings.model_copy(update={"public_url": "http://evil.example:8000"})
+        api.services.settings = named
+        assert mcp.post(message("ping"), **headers).json["result"] == {}
+
     def test_a_page_of_this_server_with_a_token_is_served(self, mcp: Mcp) -> None:
         assert mcp.post(message("ping"), Origin="http://localhost").json["result"] == {}
 

@@ -150,7 +150,7 @@ async def until_a_wait_is_open(server: Server) -> None:
 
 
 class Exchange:
-    """A writer of numbered events and a follower of the feed.
+    """A writer of events and a follower of the feed.
 
     Each call is repeated until it succeeds, as an agent repeats it. A client that ends with its connection is opened
     again.

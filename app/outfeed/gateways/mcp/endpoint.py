@@ -9,6 +9,7 @@ from flask import Response, request
 from mcp_types.jsonrpc import HEADER_MISMATCH, INVALID_REQUEST, PARSE_ERROR, UNSUPPORTED_PROTOCOL_VERSION
 from werkzeug.exceptions import UnsupportedMediaType
 
+from outfeed.config import is_local_url
 from outfeed.errors import RpcError
 from outfeed.gateways.mcp import methods, protocol
 from outfeed.gateways.mcp.headers import BEFORE, VERSION
@@ -17,6 +18,7 @@ from outfeed.http import bodies, origins
 from outfeed.http.api.operation import json_answer
 from outfeed.http.problems import problem
 from outfeed.nesting import MAX_DEPTH, is_deep
+from outfeed.text import escaped
 
 # Errors that have a status in both revisions.
 OF_TRANSPORT = (PARSE_ERROR, INVALID_REQUEST, HEADER_MISMATCH, UNSUPPORTED_PROTOCOL_VERSION)
@@ -28,7 +30,7 @@ def respond() -> Response:
 
     Raises 400, 413 and 415 as HTTPException, and Unauthorized if the token was revoked during a wait.
     """
-    if mismatch := origins.why_foreign_origin():
+    if mismatch := origins.why_foreign_origin() or _why_unknown_host():
         return problem(403, f"a page of another site may not use MCP: {mismatch}")
     if not request.is_json:
         raise UnsupportedMediaType("the body must be application/json")
@@ -44,6 +46,20 @@ def respond() -> Response:
     if isinstance(result, Response):
         return result
     return json_answer({"jsonrpc": "2.0", "id": message.id, "result": result})
+
+
+def _why_unknown_host() -> str | None:
+    """Return why the page may have a name of its own for this server.
+
+    The page of another site can be at a host that leads here, and then its Origin equals the Host of the request.
+    """
+    if "Origin" not in request.headers:
+        return None
+    hosts = origins.own_hosts()
+    host = hosts.pop("Host")
+    if is_local_url(f"http://{host}") or host in hosts.values():
+        return None
+    return f"no setting names the host {escaped(host)!r:.200}; set OUTFEED_PUBLIC_URL"
 
 
 def _parsed(body: bytes) -> Any:
