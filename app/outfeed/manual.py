@@ -20,6 +20,7 @@ MENU: dict[str, tuple[str, ...]] = {
         "consumers",
         "incoming",
         "otlp",
+        "mcp",
         "webhooks",
         "alerts",
         "targets",

@@ -61,7 +61,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 async def answer(client: Client, name: str, **arguments: Any) -> Any:
-    """Return the structured answer of a tool; the client has checked its schema."""
+    """Return the structured answer of a tool, which the client has checked."""
     found = await client.call_tool(name, arguments)
     assert not found.is_error, found.content
     return found.structured_content
