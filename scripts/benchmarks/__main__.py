@@ -55,7 +55,7 @@ def main(
       paced     viewers with the page's settings, at 100 events/s: CPU
       resume    one client, and twenty at once, with a large backlog
       write     log_event beside a bare INSERT; POST /api/events by 4, 1 and 100 producers
-      incoming  one event by /in/TOPIC and by an address, beside POST /api/events
+      incoming  one event by /in/TOPIC, by an address and by MCP, beside POST /api/events
       watch     writes to a table: unwatched, logged by hand, and watched
 
     Without a CASE, all cases. With --base, short measurements alternate between this checkout and the other one,

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from scripts.benchmarks import event, process
 from scripts.benchmarks.errors import SequenceError
 from scripts.benchmarks.load import Outcome, Phase
-from scripts.benchmarks.producers import Call, api_call, produce
+from scripts.benchmarks.producers import Call, api_call, mcp_call, produce
 from scripts.benchmarks.servers import HOST, Checkout, Server, fill
 from scripts.benchmarks.session import LoadSession, Written, catch_up
 from scripts.benchmarks.writer import INSERT
@@ -238,7 +238,7 @@ def _post(server: Server, producers: int, batch: int, events: int) -> float:
 
 
 def measure_incoming(stage: Stage, _: int) -> Figures:
-    """Time one event by a topic and by an address, beside the API.
+    """Time one event by a topic, an address and MCP, beside the API.
 
     Each figure is the median of the ratios in the same turn.
     """
@@ -250,6 +250,7 @@ def measure_incoming(stage: Stage, _: int) -> Figures:
         calls = {
             "topic_ratio": Call("/in/bench", text, token),
             "address_ratio": Call(urlsplit(url).path, text, plain),
+            "mcp_ratio": mcp_call(server.token),
         }
         turns = [_turn(server, calls, posts) for _ in range(stage.sizes.turns + 1)][1:]
     return {name: statistics.median(turn[name] for turn in turns) for name in calls}
@@ -288,6 +289,7 @@ LABELS = {
     "singles_per_s": "POST of one event, 100 producers: events/s",
     "topic_ratio": "text to /in/TOPIC ÷ POST of one event",
     "address_ratio": "text to a write-only address ÷ POST of one event",
+    "mcp_ratio": "MCP's log_event ÷ POST of one event",
     "insert_ratio": "watched INSERT in bulk ÷ logged by hand",
     "update_ratio": "watched UPDATE of all rows ÷ logged by hand",
     "replace_ratio": "watched REPLACE in bulk ÷ logged by hand",

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from scripts.benchmarks import event
 from scripts.benchmarks.errors import LoadError
 
+MCP_REVISION = "2026-07-28"
+
 
 class Call(NamedTuple):
     """One POST: its path, body and headers."""
@@ -25,6 +27,20 @@ def api_call(token: str, batch: int) -> Call:
     """Return the call of the API that writes *batch* events."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     return Call("/api/events", make_body(batch), headers)
+
+
+def mcp_call(token: str) -> Call:
+    """Return the call of MCP's tool `log_event`, with the same event."""
+    arguments = json.loads(make_body(1))
+    meta = {"protocolVersion": MCP_REVISION, "clientCapabilities": {}}
+    params = {
+        "name": "log_event",
+        "arguments": arguments,
+        "_meta": {f"io.modelcontextprotocol/{name}": value for name, value in meta.items()},
+    }
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {"MCP-Protocol-Version": MCP_REVISION, "Mcp-Method": "tools/call", "Mcp-Name": "log_event"}
+    return Call("/mcp", json.dumps(message).encode(), api_call(token, 1).headers | headers)
 
 
 def produce(address: str, call: Call, producers: int, posts: int) -> float:
@@ -59,7 +75,7 @@ def post_all(address: str, call: Call, posts: int, ready: threading.Barrier) -> 
         answer = response.read()
         if response.status == 503:
             time.sleep(float(response.headers.get("Retry-After", 1)))
-        elif response.status != 201:
+        elif response.status not in (200, 201) or b'"isError":true' in answer:
             raise LoadError(f"POST {call.path} answered {response.status}: {answer[:200]!r}")
         else:
             posts -= 1

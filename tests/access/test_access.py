@@ -124,6 +124,7 @@ TABLE = {
     ("POST", "/mcp"): ("/mcp", (401, 401, 401, 415, 415, 415, 401, 401, 401, 401)),  # only tokens, of any scope
     ("GET", "/mcp"): ("/mcp", (401, 401, 401, 405, 405, 405, 401, 401, 401, 401)),
     ("DELETE", "/mcp"): ("/mcp", (401, 401, 401, 405, 405, 405, 401, 401, 401, 401)),
+    ("POST", "/v1/logs"): ("/v1/logs", row(403, 415)),
     ("POST", "/in/<topic>"): ("/in/backups", row(403, 422)),
     ("POST", "/in/at/<address>"): ("/in/at/outfeed_unknown", (404,) * len(VISITORS)),
     ("POST", "/v1/logs"): ("/v1/logs", row(403, 415)),

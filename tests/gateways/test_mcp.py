@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import jsonschema
 import pytest
 from mcp_types import methods
 
@@ -497,6 +498,33 @@ class TestWriting:
         assert mcp.tool_error("get_event", id="x") == "no event with the id 'x'"
         found = mcp.tool("wait_for_events", after=0, wait=0)
         assert "personal" not in json.dumps([found, mcp.tool("search_events")])
+
+
+def test_rows_of_any_writer_fit_the_schemas(mcp: Mcp, database: Database) -> None:
+    deep = "[" * 100 + "]" * 100
+    rows = [
+        ("'plain'", "'a.b'", "'s'", "'{\"n\": 1}'", "'2026-01-01T00:00:00Z'"),
+        ("'deep'", "'a.b'", "'s'", f"'{deep}'", "'2026-01-01T00:00:00Z'"),
+        ("'large'", "'a.b'", "'s'", "'\"' || hex(zeroblob(200000)) || '\"'", "'2026-01-01T00:00:00Z'"),
+        ("'odd'", "'no type'", "x'ff00'", "x'ff'", "'yesterday'"),
+        ("5", "7", "1.5", "9e999", "0"),
+    ]
+    with database.transaction() as connection:
+        for row in rows:
+            connection.execute(
+                f"INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES ({', '.join(row)})"
+            )
+    schemas = {tool["name"]: tool["outputSchema"] for tool in mcp.result("tools/list")["tools"]}
+
+    found = mcp.tool("wait_for_events", after=0, wait=0)
+    jsonschema.validate(found, schemas["wait_for_events"])
+    assert len(found["events"]) == len(mcp.tool("search_events")["events"]) == len(rows)
+    jsonschema.validate(mcp.tool("search_events"), schemas["search_events"])
+    jsonschema.validate(mcp.tool("summary", minutes=60 * 24 * 366 * 9), schemas["summary"])
+    for row in rows:
+        event_id = row[0].strip("'")
+        jsonschema.validate(mcp.tool("get_event", id=event_id), schemas["get_event"])
+        mcp.result("resources/read", uri=f"outfeed://events/{event_id}")
 
 
 def test_each_tool_says_what_it_does_and_takes_the_names_of_the_api(mcp: Mcp) -> None:

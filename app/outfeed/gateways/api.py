@@ -181,7 +181,7 @@ def post_mcp() -> Response:
     try:
         from outfeed.gateways.mcp import endpoint
     except ModuleNotFoundError as error:
-        if error.name != "mcp_types":
+        if (error.name or "").split(".")[0] != "mcp_types":
             raise
         return problem(501, "MCP needs the library mcp-types: pip install 'outfeed[mcp]'")
     return endpoint.respond()

@@ -45,7 +45,10 @@ class LogArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     event_type: Annotated[str, Field(description="Like `deploy.finished`: lower-case words joined by dots.")]
-    data: Annotated[Any, Field(description="Any JSON. `message` and `title` are shown as text.")] = None
+    # Any JSON is accepted. Some clients replace a field without a type by a text.
+    data: Annotated[
+        Any, Field(description="`message` and `title` are shown as text.", json_schema_extra={"type": "object"})
+    ] = None
     source: Annotated[str | None, Field(description="Name of the program. Default: the name of the token.")] = None
     task_id: str | None = None
     agent_id: str | None = None
