@@ -127,7 +127,6 @@ TABLE = {
     ("POST", "/v1/logs"): ("/v1/logs", row(403, 415)),
     ("POST", "/in/<topic>"): ("/in/backups", row(403, 422)),
     ("POST", "/in/at/<address>"): ("/in/at/outfeed_unknown", (404,) * len(VISITORS)),
-    ("POST", "/v1/logs"): ("/v1/logs", row(403, 415)),
     ("GET", "/api/swarm"): ("/api/swarm", row(200, wrong_type=403)),
     ("GET", "/api/swarm/agents"): ("/api/swarm/agents", row(200, wrong_type=403)),
     ("GET", "/api/swarm/agents/<agent_id>"): ("/api/swarm/agents/1", row(404, wrong_type=403)),
