@@ -234,6 +234,9 @@ class TestMessages:
         for body in ({"jsonrpc": "2.0", "id": 1, "result": {}}, {"jsonrpc": "2.0", "method": "notifications/x"}):
             assert mcp.post(body).status_code == 202
 
+    def test_a_notification_that_is_invalid_is_400(self, mcp: Mcp) -> None:
+        assert refusal(mcp.post({"jsonrpc": "2.0", "method": "notifications/x", "params": 5}))[0] == 400
+
     def test_a_text_id_is_returned_as_text(self, mcp: Mcp) -> None:
         assert mcp.post({"jsonrpc": "2.0", "id": "a-1", "method": "ping"}).json["id"] == "a-1"
 

@@ -255,7 +255,7 @@ class TestStdio:
             send, lines = process.stdin.write, iter(process.stdout)
             send(json.dumps(message("events/stream", CURRENT, name=NAME, arguments={"types": ["c.*"]})) + "\n")
             assert json.loads(next(lines))["method"] == "notifications/events/active"
-            running.log_event("c.first", "s")
+            running.log_event("c.first", "s", "one\u2028line\x85 of text")
             event = next(each for each in map(json.loads, lines) if each["method"].endswith("/event"))
             cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}
             send(json.dumps(cancel) + "\n")
@@ -268,7 +268,8 @@ class TestStdio:
             process.stdin.close()
             assert process.wait(PATIENCE_SECS) == 0
 
-        assert event["params"]["data"]["event_type"] == "c.first"
+        found = event["params"]["data"]
+        assert (found["event_type"], found["data"]) == ("c.first", "one\u2028line\x85 of text")
         assert last == {"jsonrpc": "2.0", "id": 8, "result": {}}
 
     def _streams(self, server: Server) -> float:

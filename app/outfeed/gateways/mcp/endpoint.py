@@ -17,6 +17,7 @@ from outfeed.gateways.mcp.protocol import STATUSES
 from outfeed.http import bodies, origins
 from outfeed.http.api.operation import json_answer
 from outfeed.http.problems import problem
+from outfeed.http.services import serving
 from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.text import escaped
 
@@ -31,6 +32,7 @@ def respond() -> Response:
     Raises 400, 413 and 415 as HTTPException, and Unauthorized if the token was revoked during a wait.
     """
     if mismatch := origins.why_foreign_origin() or _why_unknown_host():
+        serving().metrics.note_refusal("origin", path=request.path, address=request.remote_addr, detail=mismatch)
         return problem(403, f"a page of another site may not use MCP: {mismatch}")
     if not request.is_json:
         raise UnsupportedMediaType("the body must be application/json")
@@ -81,7 +83,7 @@ def _refusal(error: RpcError, message_id: str | int | None) -> Response:
 
     A client of the revision before reads the error of a valid message only from an answer with the status 200.
     """
-    is_strict = error.code in OF_TRANSPORT or request.headers.get(VERSION, BEFORE) != BEFORE
+    is_strict = message_id is None or error.code in OF_TRANSPORT or request.headers.get(VERSION, BEFORE) != BEFORE
     told = {"code": error.code, "message": str(error)} | ({} if error.data is None else {"data": error.data})
     status = STATUSES.get(error.code, 200) if is_strict else 200
     return json_answer({"jsonrpc": "2.0", "id": message_id, "error": told}, status)

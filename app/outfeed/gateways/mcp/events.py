@@ -189,7 +189,7 @@ def stream(message: RpcMessage) -> Response:
     if params.max_age_ms is not None:
         raise RpcError(UNSUPPORTED, "maxAgeMs: a stream does not take it; poll does", {"feature": "maxAgeMs"})
     try:
-        wanted = validated(SubscribeRequest, _request(params))
+        wanted = validated(SubscribeRequest, {**_request(params), "rate": 0})  # a program takes every event at once
     except InvalidRequest as error:
         raise RpcError(INVALID_PARAMS, str(error)) from None
     if limits.admit_connection():

@@ -20,7 +20,7 @@ Notice = Annotated[str, Field(description="How to treat the events.", examples=[
 class FeedPosition(BaseModel):
     """The position of the feed before the log was read.
 
-    `wait_for_events` with these arguments returns everything that was logged after this answer.
+    `wait_for_events` with these arguments returns everything that was logged since.
     """
 
     after: int

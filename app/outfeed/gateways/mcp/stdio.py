@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -109,16 +109,16 @@ class Bridge:
         self._answer(response, _id_of(message), is_cancelled)
 
     def _forward_stream(self, response: httpx.Response, is_cancelled: threading.Event) -> None:
-        for line in response.iter_lines():
+        for line in _lines_of(response):
             if is_cancelled.is_set():
                 return
-            if line.startswith("data:"):
-                self._write(line.removeprefix("data:").strip().encode(), is_cancelled)
+            if line.startswith(b"data:"):
+                self._write(line.removeprefix(b"data:").strip(), is_cancelled)
 
     def _answer(self, response: httpx.Response, request_id: str | int | None, is_cancelled: threading.Event) -> None:
         body = _json_of(response)
         if isinstance(body, dict) and "jsonrpc" in body:
-            self._write(json.dumps(body).encode(), is_cancelled)
+            self._write(response.content.strip().replace(b"\n", b" "), is_cancelled)
         elif not response.is_success:
             detail = body.get("detail") if isinstance(body, dict) else None
             told = detail or f"{self._url}/mcp answered {response.status_code}; check OUTFEED_URL"
@@ -150,6 +150,17 @@ class Bridge:
             while rest:
                 # Not through a buffer of Python, whose lock a daemon thread may hold at the end of the process.
                 rest = rest[os.write(1, rest) :]
+
+
+def _lines_of(response: httpx.Response) -> Iterator[bytes]:
+    """Yield the lines of a stream.
+
+    httpx's own lines end at U+2028 as well, which JSON may contain.
+    """
+    rest = b""
+    for chunk in response.iter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
 
 
 def _headers_of(message: dict[str, Any]) -> dict[str, str]:
