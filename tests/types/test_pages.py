@@ -41,7 +41,7 @@ def text_of(page: TestResponse) -> str:
 def preview_of(page: TestResponse) -> str:
     """Return the level, the icon and the sentence of the preview."""
     (row,) = re.findall(r'<li class="event"[^>]*data-level="(\w+)".*?</li>', page.text, re.S)
-    (inner,) = re.findall(r'<div class="summary">(.*?)</div>', page.text, re.S)
+    (inner,) = re.findall(r'<div class="preview-line">(.*?)</div>', page.text, re.S)
     return f"{row}: {html.unescape(re.sub(r'<[^>]+>', '', inner))}"
 
 

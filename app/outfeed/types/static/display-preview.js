@@ -29,7 +29,7 @@ function madeUp(label) {
 function emptyRow() {
   const icon = make("span", "icon");
   icon.setAttribute("aria-hidden", "true");
-  return make("li", "event", make("div", "summary", icon, make("span", "sentence")));
+  return make("li", "event", make("div", "preview-line", icon, make("span", "sentence")));
 }
 
 function partOf([text, role]) {
