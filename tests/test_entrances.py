@@ -208,8 +208,9 @@ WITHOUT_INPUT = {
 }  # fmt: skip
 # Routes whose answer takes no query of SQLite's. A stream has no deadline, and an export one for each of its pieces.
 READS_NOTHING = {
-    "/", "/admin/backups/<name>", "/admin/doctor", "/api/docs", "/api/openapi.json", "/docs", "/docs/<topic>",
-    "/docs/search", "/healthz", "/healthz/", "/manifest.webmanifest",
+    "/", "/admin/backups/<name>", "/admin/doctor",
+    "/api/docs", "/api/openapi.json", "/docs", "/docs/<topic>", "/docs/search", "/healthz", "/healthz/",
+    "/manifest.webmanifest",
     "/password", "/static/<path:name>", "/static/v-<version>/<path:name>", "/ws", "/csrf", "/who", "/api/feed/stream",
     "/api/events/export",
 }  # fmt: skip

@@ -5,24 +5,18 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from outfeed.access.store import account, user
 from outfeed.gateways import store as addresses
 from outfeed.store import checkpoint
 from outfeed.store import database as db
+from tests.accessible import check_everywhere
 from tests.page import DESKTOP, PHONE
 from tests.server import Server
 
-THEME = ["color-contrast"]
-SIZE = ["color-contrast", "target-size", "scrollable-region-focusable"]
-VIEWS: list[tuple[str, dict[str, int], list[str] | None]] = [
-    ("light", DESKTOP, None), ("dark", DESKTOP, THEME), ("dark", PHONE, SIZE), ("light", PHONE, THEME),
-]  # fmt: skip
 LONG = "a-program-with-a-name-that-is-longer-than-a-phone-is-wide@example.com"
 
 
@@ -66,22 +60,6 @@ def _sign_in(context: BrowserContext, server: Server, role: str) -> None:
     context.add_cookies([{"name": server.cookie_name, "value": server.sign_in(role), "url": server.url}])
 
 
-def _problems(page: Page, rules: list[str] | None) -> str:
-    options: dict[str, Any] = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
-    found = Axe().run(page, options=options)
-    return found.generate_report() if found.violations_count else ""
-
-
-def _check_everywhere(page: Page, what: str) -> None:
-    """Check the page with axe and for its width, at each size and theme."""
-    for theme, size, rules in VIEWS:
-        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        page.set_viewport_size(size)  # type: ignore[arg-type]
-        assert _problems(page, rules) == "", (what, theme, size)
-        assert page.evaluate("document.documentElement.scrollWidth") == size["width"], (what, size)
-    expect(page.locator("h1")).to_have_count(1)
-
-
 def _manage(page: Page, name: str) -> None:
     page.get_by_role("row", name=re.compile(rf"^{re.escape(name)}\b")).locator("summary").click()
 
@@ -91,7 +69,7 @@ def test_every_page_is_accessible_and_fits_with_open_forms_and_menus(server: Ser
         tab.goto(f"{server.url}/admin{path}")
         for summary in tab.locator(".adding summary, .acts summary").all()[:2]:
             summary.click()
-        _check_everywhere(tab, path)
+        check_everywhere(tab, path)
 
 
 def test_an_error_a_confirmation_and_a_secret_are_accessible_and_fit(server: Server, tab: Page) -> None:
@@ -101,16 +79,16 @@ def test_an_error_a_confirmation_and_a_secret_are_accessible_and_fit(server: Ser
     tab.get_by_role("button", name="Invite").click()
     expect(tab.get_by_label("Name")).to_have_value("ann")
     expect(tab.get_by_label("Name")).to_have_accessible_description(re.compile("already a user named 'ann'"))
-    _check_everywhere(tab, "an error")
+    check_everywhere(tab, "an error")
 
     tab.goto(f"{server.url}/admin/tokens")
     _manage(tab, LONG)
     tab.get_by_role("button", name="New secret…").click()
     expect(tab.get_by_role("heading", level=1)).to_have_text(f"Rotate the token {LONG}?")
-    _check_everywhere(tab, "a confirmation")
+    check_everywhere(tab, "a confirmation")
     tab.get_by_role("button", name="Make a new secret").click()
     expect(tab.locator("pre")).to_have_text(re.compile(r"^outfeed_[\w-]{43}$"))
-    _check_everywhere(tab, "a secret")
+    check_everywhere(tab, "a secret")
 
 
 def test_keys_alone_invite_a_user_and_copy_the_link(server: Server, tab: Page, browser: Browser) -> None:
