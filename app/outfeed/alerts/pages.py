@@ -24,7 +24,7 @@ from outfeed.text import sentence
 PAGE = "alert_pages.show"
 MAX_NOTICES = 50
 CONDITIONS = (
-    ("any", "Any event", "Each matching event raises; more of them within the pause come in one notice."),
+    ("any", "Any event", "A matching event. More of them within the pause come in one notice."),
     ("count", "More than a number", "More matching events than the number, within the window."),
     ("absence", "Nothing", "No matching event for the window."),
 )

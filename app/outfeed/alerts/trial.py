@@ -34,11 +34,11 @@ class Trial:
 
     def __str__(self) -> str:
         """Return one sentence."""
-        times = "once" if self.raises == 1 else f"{self.raises:,} times"
+        done = {0: "not have raised", 1: "have raised once"}.get(self.raises, f"have raised {self.raises:,} times")
         period = f"the last {self.days} days" if self.days != 1 else "the last day"
         if self.limit is not None:
-            return f"Would have raised {times} since {clock.isoformat(self.begin)}. The trial stops {self.limit}."
-        return f"Would have raised {times} in {period}."
+            return f"Would {done} since {clock.isoformat(self.begin)}. The trial stops {self.limit}."
+        return f"Would {done} in {period}."
 
 
 def run(database: Database, rule: AlertRule, days: int = DEFAULT_DAYS) -> Trial:
