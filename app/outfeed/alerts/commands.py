@@ -107,11 +107,9 @@ def add(
         show.say(str(trial.run(db.default(), rule)))
         return
     rules.add(db.default(), rule, BY)
-    show.say(
-        f"Alert {name} is raised by {rule.when}." if rule.condition is Condition.ANY else f"Alert {name}: {rule.when}."
-    )
+    show.say(f"Alert {name} is active: {rule.when}.")
     if not rule.targets:
-        show.say("It has no target; its events appear in the log only.", err=True)
+        show.say("It has no target. Its events appear in the log only.", err=True)
 
 
 @alert.command("list")

@@ -89,7 +89,21 @@ class AlertsFeature(Feature):
             "no server evaluates them, or it is overloaded",
             "outfeed serve",
         )
-        return {"alert targets": failing, "alert evaluation": [behind] if secs > evaluation.MAX_SECS_BEHIND else []}
+        return {
+            "alert targets": [*failing, *self._missing_targets(database, settings)],
+            "alert evaluation": [behind] if secs > evaluation.MAX_SECS_BEHIND else [],
+        }
+
+    def _missing_targets(self, database: Database, settings: Settings) -> Iterable[Finding]:
+        from outfeed.alerts.store import rules
+        from outfeed.alerts.targets import StoredTargets
+
+        targets = StoredTargets(database, settings)
+        for each in rules.list_alerts(database):
+            for name in targets.unknown(each.rule.targets):
+                problem = f"the alert {each.name} has no target {name}", "its notices are not sent"
+                yield Finding(PROBLEM, *problem, f"outfeed alert edit {each.name} --to NAMES")
+        targets.close()
 
     def status(self, process: Process) -> Mapping[str, Any]:
         from outfeed.alerts.store import evaluation, notices, rules

@@ -89,10 +89,12 @@ def claim(database: Database) -> HeldRules | None:
             return None
     with database.transaction() as connection:
         active = tuple(map(_active_rule, connection.execute(_RULES).fetchall()))
+        if not active:
+            return None
         claimed = checkpoint.renew(connection, rules.CONSUMER, is_protected=False)
         revision, epoch, seq, timeline = _row(connection)
         read = None if timeline is None else Timeline(*json.loads(timeline))
-        return HeldRules(claimed, read_window(connection), revision, epoch, seq, read, active) if active else None
+        return HeldRules(claimed, read_window(connection), revision, epoch, seq, read, active)
 
 
 def is_current(database: Database, held: HeldRules) -> bool:
