@@ -99,6 +99,8 @@ def test_a_new_link_signs_in_and_a_disabled_user_gets_none(admin: Administration
     assert admin.types_and_data() == [("access.link_created", {"name": "ann"})]
     user.set_disabled(admin.database, "ann", True)
     assert "The user ann is disabled; enable the user first." in admin.refused("/admin/users/link", name="ann")
+    refused = admin.post("/admin/users/link", name="ann").text
+    assert 'value="" id="field-name"' in refused  # the form of an invitation is another one
 
 
 @pytest.mark.parametrize(("action", "fields"), [("role", {"role": "viewer"}), ("disable", {})])

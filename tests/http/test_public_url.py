@@ -25,7 +25,10 @@ from tests.http.visitors import HOUR, follow, show_tokens_and_names, signed_in
 from tests.server import hidden_fields
 
 PUBLIC = "https://example.com/feed"
-PAGES = ("/swarm/live", "/swarm/events", "/status", "/password", "/api/docs", "/swarm/events/unknown", "/swarm/tasks/x")
+PAGES = (
+    "/swarm/live", "/swarm/events", "/status", "/password", "/api/docs", "/swarm/events/unknown", "/swarm/tasks/x",
+    "/admin", "/admin/users",
+)  # fmt: skip
 PROXY = {"REMOTE_ADDR": "192.0.2.1"}
 PASSWORD = "correct horse battery"
 
@@ -72,6 +75,20 @@ def test_every_address_in_a_page_lies_below_the_prefix(app: Flask, database: Dat
         assert [each for each in found if not each.startswith("/feed/")] == [], path
     found = addresses_in(app.test_client().get("/login").text)
     assert {"/feed/login"} < found == {each for each in found if each.startswith("/feed/")}
+
+
+def test_an_action_of_the_administration_stays_below_the_prefix(app: Flask, database: Database) -> None:
+    visit = signed_in(app, database)
+    account.create_token(database, "ci", ["read"])
+    asked = visit("POST", "/admin/tokens/revoke", data={"name": "ci"})
+    assert 'action="/feed/admin/tokens/revoke"' in asked.text
+    assert 'href="/feed/admin/tokens" aria-current="page"' in asked.text
+    answer = visit("POST", "/admin/tokens/revoke", data={"name": "ci", "confirmed": "yes"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/feed/admin/tokens")
+    (link,) = re.findall(
+        r"<pre[^>]*>([^<]*)</pre>", visit("POST", "/admin/users", data={"name": "b", "role": "viewer"}).text
+    )
+    assert link.startswith(f"{PUBLIC}/login?code=")
 
 
 def test_every_address_that_a_page_loads_returns_200(app: Flask, database: Database) -> None:
