@@ -6,6 +6,7 @@ It has no sockets and no sleeps, and every run is the same.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.feed.fake_source import VIEWER, MemorySource, core_of
 from tests.protocol import TEXT, FrameReader, check, seqs_of
 
 STEP_SECS = 0.005
+_WRITABLE = open(os.devnull, "wb", buffering=0)  # noqa: SIM115 - until the process ends
 
 
 class Clock:
@@ -50,6 +52,10 @@ class Socket:
 
     def setsockopt(self, *_: Any) -> None:
         pass
+
+    def fileno(self) -> int:
+        """Return a descriptor that can always be written to."""
+        return _WRITABLE.fileno()
 
     def send(self, data: bytes, flags: int = 0) -> int:
         taken = data if self.room is None else data[: self.room]

@@ -309,3 +309,12 @@ class _Mixture:
             self.peer.frames.feed(chunk)
         while self.peer.frames.unread_bytes:
             yield self.peer.take_frame()
+
+
+def test_a_flush_waits_for_room_also_if_a_whole_frame_filled_the_socket() -> None:
+    with Peer(SMALL_BUFFER_BYTES) as peer:
+        with peer.writer.lock:
+            for size in (SMALL_BUFFER_BYTES, 1):
+                while peer.writer.try_send(b"x" * size):
+                    pass
+        assert not peer.writer.flush(lambda: False), "the client's thread would try the next frame again and again"

@@ -37,6 +37,7 @@ class SocketWriter:
         self.lock = threading.Lock()
         self._sock = sock
         self._remainder = b""
+        self._is_full = False  # the socket has refused a byte since the last wait
         self._is_closing = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -70,20 +71,23 @@ class SocketWriter:
         try:
             return self._sock.send(data, _NON_BLOCKING)
         except BlockingIOError:
+            self._is_full = True
             return 0
 
     # --- the client's own thread --------------------------------------------------------------------------------------
 
     def flush(self, is_wanted: Callable[[], bool]) -> bool:
-        """Wait until every stashed byte is sent.
+        """Wait until every stashed byte is sent and the socket has room.
 
+        Without the wait for room, a thread would retry endlessly if the socket was filled by exactly one frame.
         Returns False if *is_wanted* returns False before that. Raises ClientStalled, OSError.
         """
         deadline = clock.monotonic() + STALL_SECS
-        left = -1
+        left, has_room = -1, False
         while True:
             with self.lock:
-                if self._send_remainder():
+                self._is_full = self._is_full and not has_room
+                if self._send_remainder() and not self._is_full:
                     return True
                 before, left = left, len(self._remainder)
             if left != before:
@@ -92,7 +96,7 @@ class SocketWriter:
                 return False
             if clock.monotonic() >= deadline:
                 raise ClientStalled(f"the client accepted no byte for {STALL_SECS:.0f} s")
-            self._poll(select.POLLOUT, min(_CHECK_SECS, STALL_SECS))
+            has_room = self._poll(select.POLLOUT, min(_CHECK_SECS, STALL_SECS))
 
     def write(self, frame: bytes, is_wanted: Callable[[], bool]) -> bool:
         """Write one whole frame after the remainder; wait as `flush` does."""
