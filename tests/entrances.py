@@ -49,15 +49,17 @@ class Place(NamedTuple):
 
         In a field, *value* is JSON.
         """
-        path = re.sub(r"<(?:\w+:)?(\w+)>", lambda found: self._argument(found[1], value), self.rule)
+        path = re.sub(r"<(?:(\w+):)?(\w+)>", lambda found: self._argument(*found.groups(), value), self.rule)
         if self.kind == "query":
             path += f"?{self.name}={quote(value, safe='')}"
         if self.kind == "field":
             return self.method, path, {"data": f'{{"{self.name}": {value}}}', "content_type": "application/json"}
         return self.method, path, {"data": {self.name: value}} if self.kind == "form" else {}
 
-    def _argument(self, name: str, value: str) -> str:
-        return quote(value, safe="") if self.kind == "path" and name == self.name else "known"
+    def _argument(self, converter: str | None, name: str, value: str) -> str:
+        if self.kind == "path" and name == self.name:
+            return quote(value, safe="")
+        return "1" if converter == "int" else "known"
 
 
 def places(app: Flask) -> list[Place]:

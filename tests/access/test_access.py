@@ -84,7 +84,6 @@ TABLE = {
     ("GET", "/swarm/events"): ("/swarm/events", row(200)),
     # only for operators, and programs with the scope admin
     ("GET", "/status"): ("/status", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
-    ("GET", "/watches"): ("/watches", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
     ("GET", "/api/alerts"): ("/api/alerts", operators(200)),
     ("POST", "/api/alerts"): ("/api/alerts", operators(422, forged=403)),
     ("POST", "/api/alerts/trial"): ("/api/alerts/trial", operators(200, forged=403)),

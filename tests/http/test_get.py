@@ -11,6 +11,8 @@ from outfeed.access.rights import Rights
 from outfeed.access.store import account, user
 from outfeed.config import Settings
 from outfeed.http.app import create_app
+from outfeed.log.store import views
+from outfeed.principal import READ, Principal
 from outfeed.store import event_log
 from outfeed.swarm.part import SwarmPart
 from tests.http.visitors import HOUR, bearer, signed_in
@@ -38,7 +40,9 @@ def urls(app, database):
     coordinator = app.extensions["outfeed"].part(SwarmPart).coordinator
     agent, task = coordinator.join("Forge"), coordinator.post("Write the docs")
     event_log.record(database, [{"id": "known", "event_type": "job.done", "source": "cron"}], 65_536)
+    view, _ = views.save(database, Principal("invited", (READ,), "session:x"), "Jobs", "job", is_shared=True)
     values = {
+        "view_id": view.id,
         "event_id": "known", "agent_id": agent.id, "task_id": task.id, "name": "outfeed.css", "version": "1",
         "topic": "tutorial",
     }  # fmt: skip

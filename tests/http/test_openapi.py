@@ -27,6 +27,8 @@ OPERATIONS = [
     ("GET", "/api/views"),
     ("POST", "/api/views"),
     ("DELETE", "/api/views/{view_id}"),
+    ("PUT", "/api/views/{view_id}/notification"),
+    ("GET", "/api/views/{view_id}/news"),
     ("GET", "/api/alerts"),
     ("POST", "/api/alerts"),
     ("POST", "/api/alerts/trial"),

@@ -65,7 +65,7 @@ def _check_targets(rule: AlertRule) -> None:
     unknown = targets.unknown(rule.targets)
     targets.close()
     if unknown:
-        raise click.BadParameter(f"there is no target {unknown[0]!r}; see `outfeed target list`", param_hint="--to")
+        raise click.BadParameter(f"there is no target {unknown[0]!r:.80}; see `outfeed target list`", param_hint="--to")
 
 
 @click.group()
@@ -95,7 +95,7 @@ def add(
     and --in, the alert needs more than N events in the span. With --nothing-for, it is raised when none has come.
 
     \b
-    Examples:
+    Example:
       outfeed alert add errors type:system.error --to ops
       outfeed alert add slow 'type:request.* data.status:504' --more-than 20 --in 10m
       outfeed alert add backup type:backup.done --nothing-for 25h

@@ -86,4 +86,4 @@ def unknown(database: Database, names: Iterable[str]) -> list[str]:
 
 def _require(changed: int, name: str) -> None:
     if not changed:
-        raise UnknownName(f"target {name!r} not found; `outfeed target list` shows all targets")
+        raise UnknownName(f"target {name!r:.80} not found; `outfeed target list` shows all targets")
