@@ -87,6 +87,8 @@ class TestPreview:
     def test_the_page_of_a_type_begins_with_its_present_display(self, operator: Visit, database: Database) -> None:
         log_event("order.paid", "shop", data={"amount": 4})
         assert preview_of(operator("GET", f"{EDIT}?type=order.paid")) == "info: order.paid amount=4"
+        assert preview_of(operator("GET", f"{EDIT}?type=order.failed")) == "error: ❌order.failed"
+        assert preview_of(operator("GET", f"{EDIT}?type=claude_code.tool_result")).startswith("info: ")
         operations.set_display(database, "order.paid", Display(label="Got {amount}"), "ann")
         assert preview_of(operator("GET", f"{EDIT}?type=order.paid")) == "info: Got 4"
 

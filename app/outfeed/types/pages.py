@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import orjson
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
-from outfeed.display import MAX_ICON_CHARS, MAX_LABEL_CHARS, Display, Level, Look, look_of
+from outfeed.display import MAX_ICON_CHARS, MAX_LABEL_CHARS, Display, Level, Look, level_of, look_of
 from outfeed.errors import InvalidDisplay, UnknownName
 from outfeed.events import Event
 from outfeed.http import forms
@@ -51,8 +51,9 @@ def show_form() -> ResponseReturnValue:
     name = request.args.get("type", "").strip()
     if refusal := _refusal_of(name):
         return _list_page(refusal), 422
-    found = operations.read(services().database).by_type.get(name, Display())
-    return _edit_page(name, _form_of(found), found)
+    found = services().displays.current().by_type.get(name, Display(level=None))
+    display = replace(found, level=found.level or level_of(name, None, {}))
+    return _edit_page(name, _form_of(display), display)
 
 
 @display_pages.post("/edit")
@@ -111,7 +112,7 @@ def _checked(name: str, field: str) -> Callable[[str], str]:
 
 
 def _form_of(found: Display) -> Form:
-    return Form(icon=found.icon or "", label=found.label or "", level=(found.level or Level.INFO).value)
+    return Form(**{"icon": "", "label": "", **found.as_dict()})
 
 
 def _list_page(problem: str = "") -> str:

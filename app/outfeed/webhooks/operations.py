@@ -12,6 +12,7 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import NotBlocked, Overtaken, TargetUnresolvable
+from outfeed.feature import shipped_displays
 from outfeed.feed.subscription import FeedRequest, validated
 from outfeed.history import Item
 from outfeed.store.database import Database
@@ -98,7 +99,7 @@ class Webhooks:
         found = store.find(self.database, name)
         post = delivery_log.find(self.database, name, post_id)
         epoch, items = self._items_of(found, post)
-        displays = DisplayCache(self.database).current().by_type
+        displays = DisplayCache(self.database, shipped_displays()).current().by_type
         message = (
             Message.of_batch(epoch, items, displays) if found.batch else Message.of_event(epoch, items[0], displays)
         )
