@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from freezegun import freeze_time
 from playwright.sync_api import Browser, Page, expect
@@ -170,3 +172,23 @@ def test_a_failed_webhook_shows_its_posts_and_asks_before_it_is_removed(server: 
     tab.get_by_role("button", name="New secret…").click()
     tab.get_by_role("button", name="Make a new secret").click()
     expect(tab.locator("pre")).to_have_text(re.compile(r"^whsec_[\w+/=]{44}$"))
+
+
+def test_a_client_that_does_not_read_its_download_holds_up_no_one_and_takes_no_memory(server: Server) -> None:
+    folder = Path(server.settings["OUTFEED_BACKUP_DIR"])
+    big = folder / "outfeed-20260501T000000Z.db"
+    with big.open("wb") as file:
+        file.truncate(256 * 2**20)
+    cookies = {server.cookie_name: server.sign_in("operator")}
+    before = _resident_bytes(server)
+    with httpx.stream("GET", f"{server.url}/admin/backups/{big.name}", cookies=cookies, trust_env=False) as answer:
+        assert (answer.status_code, answer.headers["content-length"]) == (200, str(256 * 2**20))
+        for _ in range(3):
+            assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
+        assert _resident_bytes(server) - before < 32 * 2**20
+    big.unlink()
+
+
+def _resident_bytes(server: Server) -> int:
+    pages = Path(f"/proc/{server.workers()[0]}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
