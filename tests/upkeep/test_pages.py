@@ -113,7 +113,7 @@ class TestDownload:
         assert answer.status_code == 200
         assert hashlib.sha256(answer.data).digest() == hashlib.sha256(made.read_bytes()).digest()
         assert answer.headers["Content-Length"] == str(made.stat().st_size)
-        assert answer.headers["Content-Disposition"] == f'attachment; filename="{made.name}"'
+        assert answer.headers["Content-Disposition"] == f"attachment; filename={made.name}"
         assert answer.headers["Cache-Control"] == "no-store"
         (event,) = list_events("access.backup_downloaded")
         assert event.data == {

@@ -6,7 +6,9 @@ They show what the commands show, and make backups.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -109,16 +111,21 @@ def download(name: str) -> ResponseReturnValue:
         return redirect(url_for("sign_in.login", again=1, next=url_for(BACKUPS)), 303)
     if refusal := limits.admit_export():
         return refusal
-    file = backups.open_backup(services().database, folder, name)
-    size = file.seek(0, 2)
-    file.seek(0)
-    with services().database.transaction() as connection:
-        audit.record(connection, "access.backup_downloaded", actor(), backup=name, bytes=size)
-    response = Response(stream_with_context(_stream(file)), content_type="application/vnd.sqlite3")
-    response.content_length = size
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    response.call_on_close(file.close)
+    with ExitStack() as opened:
+        file = opened.enter_context(backups.open_backup(services().database, folder, name))
+        response = _attachment(name, file)
+        with services().database.transaction() as connection:
+            size = response.content_length
+            audit.record(connection, "access.backup_downloaded", actor(), backup=name, bytes=size)
+        response.call_on_close(opened.pop_all().close)
     limits.hold_slot(response)
+    return response
+
+
+def _attachment(name: str, file: BinaryIO) -> Response:
+    response = Response(stream_with_context(_stream(file)), content_type="application/vnd.sqlite3")
+    response.content_length = os.fstat(file.fileno()).st_size
+    response.headers.set("Content-Disposition", "attachment", filename=name)
     return response
 
 
