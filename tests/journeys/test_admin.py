@@ -10,6 +10,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from outfeed.access.store import account, user
+from outfeed.alerts.rule import AlertRule
+from outfeed.alerts.store import rules as alerts
 from outfeed.gateways import store as addresses
 from outfeed.store import checkpoint
 from outfeed.store import database as db
@@ -32,6 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         account.create_token(database, "ci", ["read"])
         checkpoint.add(database, "bot", is_protected=True, owner="token:ci")
         addresses.add(database, "repo", topic="github", source="repo", mapping="github", signing_secret="s" * 20)
+        alerts.add(database, AlertRule("errors", "type:a.b", targets=(LONG,)).checked(), "tests")
+        alerts.add(database, AlertRule("a" * 55, "data.name:" + "x" * 60).checked(), "tests")
+        alerts.pause(database, "errors", "tests")
+        running.log_event("a.b", "s")
         database.close()
         yield running
 
@@ -65,7 +71,7 @@ def _manage(page: Page, name: str) -> None:
 
 
 def test_every_page_is_accessible_and_fits_with_open_forms_and_menus(server: Server, tab: Page) -> None:
-    for path in ("", "/users", "/tokens", "/consumers", "/addresses"):
+    for path in ("", "/users", "/tokens", "/consumers", "/addresses", "/alerts", "/alerts/rule/errors"):
         tab.goto(f"{server.url}/admin{path}")
         for summary in tab.locator(".adding summary, .acts summary").all()[:2]:
             summary.click()
@@ -164,3 +170,22 @@ def test_the_pages_work_without_javascript(server: Server, browser: Browser) -> 
         page.get_by_role("button", name="Revoke plain").click()
         expect(page.get_by_text("The token plain is revoked.")).to_be_visible()
         expect(page.get_by_role("row", name="plain")).to_have_count(0)
+
+
+def test_an_alert_is_tried_while_its_form_is_filled_in(server: Server, tab: Page) -> None:
+    tab.goto(f"{server.url}/admin/alerts")
+    tab.get_by_text("Add an alert").click()
+    tab.get_by_label("Name").fill("orders")
+    tab.locator("#field-query").fill("type:a.b")
+    tab.locator("#field-query").press("Tab")
+    result = tab.locator(".trial [role=status]")
+    expect(result).to_contain_text("Would have raised once since")
+    tab.locator("#field-query").fill("out of memory")
+    tab.get_by_role("button", name="Try on the past").click()
+    expect(result).to_contain_text("can't search for text")
+    expect(tab.get_by_label("Name")).to_have_value("orders")
+    tab.locator("#field-query").fill("type:no.such")
+    tab.get_by_label("More than a number").check()
+    expect(result).to_contain_text("Would not have raised")
+    tab.get_by_role("button", name="Add").click()
+    expect(tab.locator(".notice")).to_have_text("The alert orders is active: more than 10 events in 5 min.")
