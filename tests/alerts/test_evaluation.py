@@ -159,6 +159,14 @@ class TestClocks:
         alerts.run_for(2)
         assert alerts.events() == [AlertEvent("raised", "quiet", 0)]
 
+    def test_an_absence_is_decided_only_at_the_head(self, alerts: SimulatedAlerts) -> None:
+        self.tick_for(alerts, 20)
+        alerts.pass_secs(60)
+        alerts.write(1500, event_type="other.type")  # more than a page
+        alerts.write(event_type="tick.tock")
+        alerts.evaluate()
+        assert alerts.events() == []
+
     def test_a_count_goes_on_after_a_restart(self, alerts: SimulatedAlerts) -> None:
         alerts.write(3, event_type="a.b")
         alerts.evaluate()

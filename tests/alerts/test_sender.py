@@ -104,6 +104,7 @@ def test_a_target_that_hangs_delays_no_other_and_gets_one_notice_at_a_time(alert
     with sending(alerts.database, targets) as sender:
         sender.run()
         wait_until(lambda: states(alerts.database)["mail"] == [NoticeState.DELIVERED] * 2, "the other got both")
+        wait_until(lambda: "ops" in [name for name, _ in targets.sent], "the first one was begun")
         sender.run()
         assert [name for name, _ in targets.sent].count("ops") == 1
         release.set()

@@ -90,10 +90,9 @@ def test_every_route_of_the_api_is_documented(api: Api) -> None:
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_every_response_matches_its_schema(api: Api, method: str, path: str, mode: GenerationMode) -> None:
     api.post("/api/events", json=[{"event_type": "a.b", "source": "s", "data": data} for data in ({"n": 1}, None, [1])])
-    headers = api.headers
     if path.startswith(FOR_OPERATORS):
-        headers = {"Authorization": f"Bearer {account.create_token(api.services.database, 'ops', ['admin'])}"}
-    schema = schemathesis.openapi.from_wsgi("/api/openapi.json", api.app, headers=headers)
+        api.headers = {"Authorization": f"Bearer {account.create_token(api.services.database, 'ops', ['admin'])}"}
+    schema = schemathesis.openapi.from_wsgi("/api/openapi.json", api.app, headers=api.headers)
     if path == "/api/feed":
         api.services.hub.close()  # a long poll would wait for events
     excluded = [positive_data_acceptance] if path in HAS_MORE_RULES else []
@@ -107,7 +106,7 @@ def test_every_response_matches_its_schema(api: Api, method: str, path: str, mod
     )
     @hypothesis.given(schema[path][method].as_strategy(generation_mode=mode))
     def run(case: Any) -> None:
-        case.call_and_validate(headers=headers, excluded_checks=excluded)
+        case.call_and_validate(headers=api.headers, excluded_checks=excluded)
 
     run()
 
