@@ -140,9 +140,14 @@ function show(title, body, tag, href) {
 
 // --- the page that notifies ------------------------------------------------------------------------------------------
 
-/** Follows the feed over the connection that all pages share, and checks the views that are on. */
+/**
+ * Follows the feed over the connection that all pages share, and checks the views that are on. Without such a view it
+ * holds no lock, so that a browser can keep the page for the way back.
+ */
 class Notifier {
   #views;
+  #hasJoined = false;
+  #isLeading = false;
   #connection = null;
   #subscription = null;
   #timer = 0;
@@ -150,28 +155,37 @@ class Notifier {
 
   constructor(views) {
     this.#views = views;
-    navigator.locks.request(LOCK, () => this.#lead());
-  }
-
-  /** Check until the page closes: the lock is released then. */
-  #lead() {
-    this.isLeading = true;
-    setInterval(() => this.#watched.forEach((view) => view.keep()), KEEP_MS);
-    addEventListener("pagehide", () => this.#connection?.close());
-    addEventListener("pageshow", ({ persisted }) => persisted && this.#connection?.connect());
     this.update();
-    return new Promise(() => {});
   }
 
   get #watched() {
     return [...this.#views.values()].filter(({ isOn }) => isOn);
   }
 
-  /** Follow the feed if a view is on. */
+  /** Take part, and follow the feed if this page leads. */
   update() {
-    if (!this.isLeading || Notification.permission !== "granted") return;
-    if (this.#watched.length && !this.#connection) this.#connect();
+    if (Notification.permission !== "granted" || !this.#watched.length) return;
+    if (!this.#hasJoined) this.#join();
+    if (!this.#isLeading) return;
+    if (!this.#connection) this.#connect();
     this.#schedule();
+  }
+
+  #join() {
+    this.#hasJoined = true;
+    showVisibility();
+    document.addEventListener("visibilitychange", showVisibility);
+    navigator.locks.request(LOCK, () => this.#lead());
+  }
+
+  /** Check until the page closes: the lock is released then. */
+  #lead() {
+    this.#isLeading = true;
+    setInterval(() => this.#watched.forEach((view) => view.keep()), KEEP_MS);
+    addEventListener("pagehide", () => this.#connection?.close());
+    addEventListener("pageshow", ({ persisted }) => persisted && this.#connection?.connect());
+    this.update();
+    return new Promise(() => {});
   }
 
   #connect() {
@@ -304,8 +318,4 @@ async function save({ id, isOn, hasSound, isAlways }) {
   }
 }
 
-if (dialog && "Notification" in window && navigator.locks) {
-  showVisibility();
-  document.addEventListener("visibilitychange", showVisibility);
-  new Switches();
-}
+if (dialog && "Notification" in window && navigator.locks) new Switches();
