@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from datetime import timedelta
@@ -17,6 +16,7 @@ from outfeed import clock
 from outfeed.webhooks import transport
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.target import TOTAL_SECS, Target, check_url
+from tests.certificate import make_certificate
 from tests.receiver import Receiver, Reply
 from tests.server import free_port
 from tests.waits import wait_until
@@ -302,14 +302,7 @@ def test_a_target_that_was_closed_can_still_be_cancelled():
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A self-signed certificate for `localhost`."""
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 class TestTls:

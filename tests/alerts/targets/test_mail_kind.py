@@ -6,7 +6,6 @@ import email
 import email.policy
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +18,11 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from outfeed.alerts.targets import AlertTarget, Notice, Outcome, StoredTargets
+from outfeed.alerts.targets import AlertTarget, Notice, Outcome, StoredTargets, mail
 from outfeed.alerts.targets.kinds import KINDS
 from outfeed.config import Settings
 from tests.alerts.targets.notices import FORBIDDEN, HOSTILE, USUAL
+from tests.certificate import make_certificate
 from tests.server import free_port
 from tests.waits import wait_until
 
@@ -69,14 +69,7 @@ def smtp_server(mailbox: Mailbox, **options: Any) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -228,6 +221,13 @@ def test_a_cancel_ends_a_send_to_a_silent_server(stored: StoredTargets) -> None:
         connection.close()
     assert not outcomes[0].is_delivered
     assert not outcomes[0].is_final
+
+
+def test_a_send_to_a_silent_server_has_a_time_limit(stored: StoredTargets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail, "TOTAL_SECS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        outcome = stored.send(target_at(silent.getsockname()[1]), USUAL)
+    assert (outcome.is_delivered, outcome.is_final) == (False, False)
 
 
 def test_a_private_address_is_blocked(database: Any) -> None:
