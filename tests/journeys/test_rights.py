@@ -175,6 +175,7 @@ def test_a_ticket_opens_one_socket_that_ends_with_its_token(server: Server, righ
 def test_a_client_with_a_new_role_reconnects_and_sees_what_it_may(server: Server, rights: Database) -> None:
     ann = add_viewer(rights)
     user.set_role(rights, ann, "operator")
+    user.add(rights, "zoe", "operator")  # the last one can't be demoted
     headers = {
         "Cookie": f"{server.cookie_name}=" + server.cookie(account.create_session(rights, ann, timedelta(hours=1)))
     }
