@@ -1,4 +1,4 @@
-"""Checks of a page in a browser: axe, and its width, at each size and theme."""
+"""Checks of a page in a browser, at each size and theme."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of webhooks, displays, watches, retention, backups and the doctor."""
+"""The administration of webhooks, displays, watches and upkeep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of backups: made by schedule and on request, listed and opened."""
+"""The folder of backups: made, listed, opened and checked."""
 
 from __future__ import annotations
 

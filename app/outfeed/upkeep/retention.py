@@ -138,7 +138,7 @@ def estimate(database: Database, policy: Policy, limit: int) -> Pruned:
 
 
 class Preview(NamedTuple):
-    """What the next prune takes, from the oldest rows.
+    """The rows that the next prune deletes, found from the oldest on.
 
     *is_whole* tells whether all expired events were read. *by_type* counts them, the most frequent first. *oldest* is
     the timestamp of the first. *data_bytes* is an estimate of the size of their data.
