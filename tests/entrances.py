@@ -25,7 +25,7 @@ HEADERS = {
     "Accept", "Accept-Encoding", "Authorization", "Content-Encoding", "Content-Type", "Cookie", "Host", "If-None-Match",
     "Last-Event-ID", "Origin", "Referer", "Sec-Fetch-Site", "X-CSRFToken", "X-Forwarded-For", "X-Forwarded-Host",
     "X-Forwarded-Proto", "X-Request-ID", "Access-Control-Request-Method", "Connection", "Upgrade", "Sec-WebSocket-Key",
-    "Sec-WebSocket-Version",
+    "Sec-WebSocket-Version", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name",
 }  # fmt: skip
 _SAFE = {"HEAD", "OPTIONS"}
 

@@ -51,7 +51,7 @@ _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared,
 _LIKE_SQLITE_URL = "must be a path, or sqlite:///PATH"
 # The first segments of Outfeed's own paths. A prefix that begins with one of them would be mistaken for the path.
 OWN_SEGMENTS = (
-    "admin", "api", "docs", "healthz", "in", "login", "logout", "manifest.webmanifest", "metrics", "password",
+    "admin", "api", "docs", "healthz", "in", "login", "logout", "manifest.webmanifest", "mcp", "metrics", "password",
     "preferences", "readyz", "static", "status", "swarm", "v1", "watches", "ws",
 )  # fmt: skip
 _TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")

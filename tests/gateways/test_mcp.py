@@ -503,6 +503,24 @@ class TestWriting:
         assert "personal" not in json.dumps([found, mcp.tool("search_events")])
 
 
+VALUES = (
+    None, "", "x", "\0", "\ud800", "\u202e", "x" * 5000, -1, 0, 2**63, 2**70, 1e308, True, [], {}, ["x"], [["x"]],
+    {"a": {"b": 1}}, "2026-01-01", "task.*", "*", '"', "a:b", "%00",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", tools.TOOLS)
+def test_no_value_of_an_argument_fails_a_tool(api: Api, mcp: Mcp, name: str) -> None:
+    api.services.hub.close()  # a wait would last
+    tool = tools.TOOLS[name]
+    for argument in tool.names:
+        valid = {"event_type": "a.b", "id": "x", "task_id": "t", "agent_id": "a"}
+        for value in VALUES:
+            arguments = {required: valid[required] for required in tool.required} | {argument: value}
+            found = mcp.result("tools/call", name=name, arguments=arguments)
+            assert found["content"][0]["text"], (argument, value)
+
+
 def test_rows_of_any_writer_fit_the_schemas(mcp: Mcp, database: Database) -> None:
     deep = "[" * 100 + "]" * 100
     rows = [
