@@ -105,10 +105,10 @@ def test_lag_refusals_and_maintenance_are_counted(
     assert 0 < found["disk_free_bytes"] <= shutil.disk_usage(database.path.parent).total
     with pytest.raises(Exception, match="folder"):
         backup.backup(database, database.path.parent)
-    assert (
-        scraper.scrape()["maintenance_failure_timestamp_seconds backup"]
-        >= found["maintenance_success_timestamp_seconds backup"]
-    )
+    failed = scraper.scrape()
+    failed_at = failed["maintenance_failure_timestamp_seconds backup"]
+    assert failed_at >= found["maintenance_success_timestamp_seconds backup"]
+    assert (found["maintenance_failures_total backup"], failed["maintenance_failures_total backup"]) == (0, 1)
 
 
 def test_without_a_database_the_workers_metrics_are_exported(flask_app: Flask, services: Services) -> None:
