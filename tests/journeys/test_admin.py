@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from outfeed.access.store import account, user
 from outfeed.alerts.rule import AlertRule
 from outfeed.alerts.store import rules as alerts
+from outfeed.alerts.targets import AlertTarget
+from outfeed.alerts.targets import store as targets
 from outfeed.gateways import store as addresses
 from outfeed.store import checkpoint
 from outfeed.store import database as db
@@ -20,6 +22,8 @@ from tests.page import DESKTOP, PHONE
 from tests.server import Server
 
 LONG = "a-program-with-a-name-that-is-longer-than-a-phone-is-wide@example.com"
+
+LONG_TARGET = "a-target-with-a-name-of-the-greatest-length-that-one-ha"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         alerts.add(database, AlertRule("errors", "type:a.b", targets=(LONG,)).checked(), "tests")
         alerts.add(database, AlertRule("a" * 55, "data.name:" + "x" * 60).checked(), "tests")
         alerts.pause(database, "errors", "tests")
+        mail = {"to": LONG, "from": "o@example.com", "server": "smtp.example.com", "security": "tls"}
+        targets.add(database, AlertTarget(LONG_TARGET, "email", mail), "tests")
         running.log_event("a.b", "s")
         database.close()
         yield running
@@ -71,7 +77,8 @@ def _manage(page: Page, name: str) -> None:
 
 
 def test_every_page_is_accessible_and_fits_with_open_forms_and_menus(server: Server, tab: Page) -> None:
-    for path in ("", "/users", "/tokens", "/consumers", "/addresses", "/alerts", "/alerts/rule/errors"):
+    of_targets = ("/targets", "/targets/add?kind=email", f"/targets/edit?name={LONG_TARGET}")
+    for path in ("", "/users", "/tokens", "/consumers", "/addresses", "/alerts", "/alerts/rule/errors", *of_targets):
         tab.goto(f"{server.url}/admin{path}")
         for summary in tab.locator(".adding summary, .acts summary").all()[:2]:
             summary.click()
