@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from importlib import import_module
+from typing import ClassVar, Self
 
 from scripts.benchmarks import websocket
 from scripts.benchmarks.errors import LoadError
@@ -15,21 +17,24 @@ IN_FLIGHT = 64
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Address and subscription of a client."""
+    """Address and subscription of a client, and the module of its protocol."""
 
     host: str
     port: int
     path: str
     headers: dict[str, str]
     subscribe: str
+    protocol: str = "client"
 
 
 @dataclass(slots=True)
 class Client:
     """A client. `seen` is the number of the last event read.
 
-    `rest` is the unread end of the last chunk.
+    `rest` is the unread end of the last chunk. Its frames are those of a WebSocket, or it is read without them.
     """
+
+    has_frames: ClassVar[bool] = True
 
     sock: socket.socket
     accept: bytes = b""
@@ -38,7 +43,7 @@ class Client:
     is_careful: bool = True
 
     @classmethod
-    def dial(cls, target: Target) -> Client:
+    def dial(cls, target: Target) -> Self:
         """Connect and send the handshake, without waiting for the response."""
         sock = socket.create_connection((target.host, target.port), CONNECT_TIMEOUT_SECS)
         request, accept = websocket.upgrade_request(f"{target.host}:{target.port}", target.path, target.headers)
@@ -79,9 +84,10 @@ def connect_all(count: int, target: Target, *, is_answered: bool = True) -> list
 
     Up to IN_FLIGHT handshakes are under way at once. Without *is_answered* the verdicts and later frames stay unread.
     """
+    kind: type[Client] = import_module(f"scripts.benchmarks.{target.protocol}").Client
     clients: list[Client] = []
     while len(clients) < count:
-        some = [Client.dial(target) for _ in range(min(IN_FLIGHT, count - len(clients)))]
+        some = [kind.dial(target) for _ in range(min(IN_FLIGHT, count - len(clients)))]
         for client in some:
             client.subscribe(target)
         for client in some:

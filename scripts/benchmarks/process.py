@@ -32,12 +32,17 @@ def memory_mib(session: int) -> float:
 
 
 def end(process: subprocess.Popen[str], patience_secs: float = 8.0) -> None:
-    """Send SIGTERM, then SIGKILL if needed, to the session of *process*."""
+    """Send SIGTERM, then SIGKILL if needed, to the session of *process*.
+
+    Closes its pipes.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience_secs)
+    for pipe in filter(None, (process.stdin, process.stdout)):
+        pipe.close()
 
 
 def _stats(session: int) -> dict[int, list[str]]:

@@ -61,7 +61,8 @@ class Reader:
         unparsed, self.unparsed = self.unparsed, []
         for client, chunk, clock_ns in unparsed:
             before = client.seen
-            self._parse_one(client, client.rest + chunk, clock_ns)
+            parse = self._parse_frames if client.has_frames else self._parse_bytes
+            parse(client, client.rest + chunk, clock_ns)
             self._record_progress(client, before)
 
     def _record_progress(self, client: Client, before: int) -> None:
@@ -69,7 +70,14 @@ class Reader:
             raise SequenceError(f"event {client.seen} came, but only {self.events} were written")
         self.finished += before < client.seen == self.events
 
-    def _parse_one(self, client: Client, data: bytes, clock_ns: int) -> None:
+    def _parse_bytes(self, client: Client, data: bytes, clock_ns: int) -> None:
+        """Find the events in *data*, between any other bytes."""
+        self._take_events(client, data, 0, len(data), clock_ns)
+        last = data.rfind(ANCHOR)
+        is_whole = last < 0 or len(data) - last >= ITEM_BYTES
+        client.rest = data[1 - len(ANCHOR) :] if is_whole else data[last:]
+
+    def _parse_frames(self, client: Client, data: bytes, clock_ns: int) -> None:
         stop = 0
         for opcode, start, stop in frame_spans(data):
             if opcode == websocket.TEXT:

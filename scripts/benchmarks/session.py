@@ -9,15 +9,26 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from scripts.benchmarks import errors, process
 from scripts.benchmarks.client import Target
 from scripts.benchmarks.load import Outcome, Phase
-from scripts.benchmarks.servers import ROOT, Server
+from scripts.benchmarks.servers import ROOT
 
 CONNECT_TIMEOUT_SECS = 90.0
 GRACE_SECS = 10.0
+
+
+class Measured(Protocol):
+    """A running server: its session, and its database if it has one."""
+
+    database: Path
+
+    @property
+    def session(self) -> int:
+        """Return the session id that the server's processes share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +42,13 @@ class Written:
 class LoadSession:
     """A load process with clients connected to *server* by *target*.
 
-    Use it in a `with`.
+    Its writer writes to the server's database, or to the *sink* of a peer. Use it in a `with`.
     """
 
-    def __init__(self, server: Server, clients: int, target: Target) -> None:
+    def __init__(self, server: Measured, clients: int, target: Target, sink: dict[str, Any] | None = None) -> None:
         self.server = server
         self.clients = clients
+        self.sink = sink
         self._process = _spawn("load", {"clients": clients, "target": asdict(target)})
 
     def __enter__(self) -> LoadSession:
@@ -78,8 +90,9 @@ def run_together(
     """
     for each in sessions:
         each.arm(phase)
-    order = {"path": str(sessions[0].server.database), "commit_size": commit_size, "per_second": per_second}
-    writer = _spawn("writer", order | {"first": 1, "events": phase.events})
+    sink = sessions[0].sink or {"path": str(sessions[0].server.database)}
+    order = {**sink, "commit_size": commit_size, "per_second": per_second, "first": 1, "events": phase.events}
+    writer = _spawn("writer", order)
     try:
         return [each.outcome(phase) for each in sessions], Written(**_read_line(writer, GRACE_SECS))
     finally:

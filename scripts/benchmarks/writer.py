@@ -13,7 +13,8 @@ import statistics
 import sys
 import time
 from contextlib import closing
-from typing import Any
+from importlib import import_module
+from typing import Any, Protocol
 
 from scripts.benchmarks import event
 
@@ -58,7 +59,27 @@ class SqliteSink:
         self._pending = 0
 
 
-def write_paced(sink: SqliteSink, numbers: range, per_second: float) -> None:
+class Sink(Protocol):
+    """Takes rows one after the other, and records the seconds of each."""
+
+    seconds: list[float]
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Write a row. Return when the server has acknowledged it."""
+
+    def close(self) -> None:
+        """Write what is pending."""
+
+
+def open_sink(order: dict[str, Any]) -> Sink:
+    """Return the sink of the order's *module*, by default Outfeed's."""
+    if "module" not in order:
+        return SqliteSink(order["path"], order["commit_size"])
+    sink: Sink = import_module(f"scripts.benchmarks.{order['module']}").Sink(order)
+    return sink
+
+
+def write_paced(sink: Sink, numbers: range, per_second: float) -> None:
     """Write at a fixed rate. A late event does not shift the schedule."""
     interval_ns = round(1e9 / per_second)
     start_ns = time.time_ns() + interval_ns
@@ -72,7 +93,7 @@ def write_paced(sink: SqliteSink, numbers: range, per_second: float) -> None:
 def write(order: dict[str, Any]) -> dict[str, float]:
     """Write the order's events. Return the seconds and the median ms."""
     numbers = range(order["first"], order["first"] + order["events"])
-    with closing(SqliteSink(order["path"], order["commit_size"])) as sink:
+    with closing(open_sink(order)) as sink:
         began = time.perf_counter()
         if order["per_second"]:
             write_paced(sink, numbers, order["per_second"])
@@ -83,5 +104,5 @@ def write(order: dict[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    # The order: {"path", "commit_size", "first", "events", "per_second" (0: a burst)}.
+    # The order: {"path" or that of a peer's "module", "commit_size", "first", "events", "per_second" (0: a burst)}.
     print(json.dumps(write(json.loads(sys.argv[1]))))
