@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from outfeed import list_events
-from outfeed.gateways import store
+from outfeed.gateways.incoming import store
 from outfeed.store.database import Database
 from tests.http.admin_pages import Administration, secrets_of
 from tests.http.visitors import signed_in

@@ -13,7 +13,7 @@ import pytest
 from freezegun import freeze_time
 
 from outfeed import clock, config, list_events
-from outfeed.gateways import incoming, store
+from outfeed.gateways.incoming import endpoint, store
 from outfeed.http import logs
 from outfeed.store import database as db
 from outfeed.store.database import Database
@@ -168,7 +168,7 @@ class TestRequests:
     ) -> None:
         path, *_ = added(outfeed, "backups")
         api.client.post("/in/at/x", data="x")  # imports the module
-        monkeypatch.setattr(incoming, "GUESSES_PER_MINUTE", 1)
+        monkeypatch.setattr(endpoint, "GUESSES_PER_MINUTE", 1)
 
         statuses = [api.client.post(f"/in/at/guess-{n}", data="x").status_code for n in range(2)]
 

@@ -12,7 +12,7 @@ import pytest
 from outfeed import list_events
 from outfeed.display import Display, look_of
 from outfeed.feature import shipped_displays
-from outfeed.gateways import agents
+from outfeed.gateways.otlp import agents
 from outfeed.store.database import Database
 from outfeed.store.displays import DisplayCache
 from tests.app_fixtures import Api

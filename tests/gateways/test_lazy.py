@@ -9,7 +9,10 @@ from pathlib import Path
 from outfeed.store.database import Database
 
 ROOT = Path(__file__).parents[2]
-ALWAYS = {"outfeed.gateways", *(f"outfeed.gateways.{name}" for name in ("feature", "api", "agents", "pages"))}
+ALWAYS = {
+    "outfeed.gateways",
+    *(f"outfeed.gateways.{name}" for name in ("feature", "api", "incoming", "incoming.pages", "otlp", "otlp.agents")),
+}
 
 
 def test_a_server_without_incoming_requests_loads_no_gateway(database: Database) -> None:
@@ -25,7 +28,7 @@ def test_a_server_without_incoming_requests_loads_no_gateway(database: Database)
     before, after = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).splitlines()
 
     assert set(before.split()) == ALWAYS
-    assert "outfeed.gateways.incoming" in after.split()
+    assert "outfeed.gateways.incoming.endpoint" in after.split()
 
 
 def test_without_its_library_mcp_answers_501_and_all_else_works(database: Database) -> None:

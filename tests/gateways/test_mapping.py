@@ -11,8 +11,8 @@ import pytest
 from outfeed import config, list_events
 from outfeed.errors import ConfigError, InvalidRequest
 from outfeed.feature import registered
-from outfeed.gateways import mapping_file
-from outfeed.gateways.template import Payload
+from outfeed.gateways.incoming import mapping_file
+from outfeed.gateways.incoming.template import Payload
 from outfeed.store.database import Database
 from tests.gateways import samples
 

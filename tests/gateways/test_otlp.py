@@ -193,8 +193,8 @@ class TestProtobuf:
         assert logged() == []
 
     def test_without_the_extra_the_error_names_it(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delitem(sys.modules, "outfeed.gateways.otlp_protobuf", raising=False)
-        monkeypatch.delattr("outfeed.gateways.otlp_protobuf", raising=False)
+        monkeypatch.delitem(sys.modules, "outfeed.gateways.otlp.protobuf_encoding", raising=False)
+        monkeypatch.delattr("outfeed.gateways.otlp.protobuf_encoding", raising=False)
         monkeypatch.setitem(sys.modules, "google.protobuf.message", None)
 
         answer = post(api, b"", PROTOBUF)

@@ -17,9 +17,9 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
-from outfeed.gateways import otlp_json, otlp_protobuf
-from outfeed.gateways.otlp_event import events_of
-from outfeed.gateways.otlp_record import RecordGroup
+from outfeed.gateways.otlp import json_encoding, protobuf_encoding
+from outfeed.gateways.otlp.event import events_of
+from outfeed.gateways.otlp.record import RecordGroup
 from tests.gateways.otlp_samples import protobuf, record, request
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -50,14 +50,14 @@ def events(groups: list[RecordGroup]) -> list[dict[str, Any]]:
 
 
 def of_json(body: Any) -> list[dict[str, Any]]:
-    return events(otlp_json.read(json.dumps(body).encode()))
+    return events(json_encoding.read(json.dumps(body).encode()))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(RECORDS, max_size=3), MEMBERS)
 def test_both_encodings_of_a_request_make_equal_events(records: list[dict[str, Any]], resource: dict[str, Any]) -> None:
     body = request(*records, resource=resource)
-    assert of_json(body) == events(otlp_protobuf.read(protobuf(body)))
+    assert of_json(body) == events(protobuf_encoding.read(protobuf(body)))
 
 
 def test_the_official_encoders_of_both_encodings_make_equal_events() -> None:
@@ -85,9 +85,9 @@ def test_the_official_encoders_of_both_encodings_make_equal_events() -> None:
     batch = exporter.get_finished_logs()
     encoded = encode_json(batch)
 
-    by_json = events(otlp_json.read(json.dumps(encoded.to_dict()).encode()))
+    by_json = events(json_encoding.read(json.dumps(encoded.to_dict()).encode()))
 
-    assert by_json == events(otlp_protobuf.read(encode_protobuf(batch).SerializeToString()))
+    assert by_json == events(protobuf_encoding.read(encode_protobuf(batch).SerializeToString()))
     assert len({event["id"] for event in by_json}) == 4
     assert by_json[0]["data"]["mixed"] == [1, "a", None, [2.5]]
 

@@ -10,9 +10,9 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from outfeed.errors import InvalidSignature
-from outfeed.gateways import signatures
-from outfeed.gateways.mapping import Scheme
-from outfeed.gateways.signatures import verify
+from outfeed.gateways.incoming import signatures
+from outfeed.gateways.incoming.mapping import Scheme
+from outfeed.gateways.incoming.signatures import verify
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 BODY = b'{"a": 1}'

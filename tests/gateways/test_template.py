@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outfeed.errors import InvalidMapping
-from outfeed.gateways.template import Payload, Template
+from outfeed.gateways.incoming.template import Payload, Template
 
 BODY = {"a": {"b": [{"c": "x"}, 2]}, "n": 1.5, "yes": True, "empty": "", "none": None, "list": [1], "header": "own"}
 PAYLOAD = Payload("backups", "nas", {"x-event": "push"}, BODY, {"labels": {"job": "node"}, "a": "of item"})

@@ -14,7 +14,7 @@ from outfeed.alerts.rule import AlertRule
 from outfeed.alerts.store import rules as alerts
 from outfeed.alerts.targets import AlertTarget
 from outfeed.alerts.targets import store as targets
-from outfeed.gateways import store as addresses
+from outfeed.gateways.incoming import store as addresses
 from outfeed.store import checkpoint
 from outfeed.store import database as db
 from tests.accessible import check_everywhere

@@ -1,11 +1,11 @@
-"""Gateways: other protocols in and out, one module each.
+"""Gateways: other protocols in and out, one folder each.
 
 A gateway turns requests of another protocol into events, or events into that protocol. Its rules:
 
-- One module for each gateway, or a folder of them, named after the protocol. Python imports it on the first request or
-  command that needs it (tests/gateways/test_lazy.py). `feature.py`, `api.py` and `commands.py` are imported with every
-  server, so they import a gateway's module inside their functions, and no library that only a gateway uses.
-- `api.py` has the routes, with their permissions and shapes. A view calls one function of the gateway's module.
+- One folder for each gateway, named after the protocol. Python imports its modules on the first request or command that
+  needs them (tests/gateways/test_lazy.py). `feature.py` and `api.py` are imported with every server, so they import a
+  gateway's modules inside their functions, and no library that only a gateway uses.
+- `api.py` has the routes, with their permissions and shapes. A view calls one function of the gateway's `endpoint.py`.
 - A request becomes a list of dictionaries with the fields of `log_event`. `intake.append` checks the rights to their
   types and writes all of them or none. A gateway writes in no other way, so limits, rights and redaction are those of
   `POST /api/events`.

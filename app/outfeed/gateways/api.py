@@ -63,7 +63,7 @@ def post_message(topic: str, query: IncomingQuery) -> Response:
     `Idempotency-Key` the call is safe to repeat. With `as`, the body is a webhook, and each mapping says how its
     fields become events.
     """
-    from outfeed.gateways import incoming as gateway
+    from outfeed.gateways.incoming import endpoint as gateway
 
     return gateway.receive_as_principal(topic, query.as_)
 
@@ -81,7 +81,7 @@ def post_at_address(address: str) -> Response:
     An operator makes the address with `outfeed address add`, which sets its topic, types, mapping and secret. It needs
     no token.
     """
-    from outfeed.gateways import incoming as gateway
+    from outfeed.gateways.incoming import endpoint as gateway
 
     return gateway.receive_at_address(address)
 
@@ -156,7 +156,7 @@ def post_logs() -> Response:
     Each record becomes an event. The body is JSON, or protobuf with the extra outfeed[otel]. The answer has the same
     encoding. A rejected record does not affect the others. The call is safe to repeat.
     """
-    from outfeed.gateways import otlp as gateway
+    from outfeed.gateways.otlp import endpoint as gateway
 
     return gateway.receive()
 
@@ -166,7 +166,7 @@ def answer_with_status(response: Response) -> Response:
     """Return errors in the form that exporters expect."""
     if response.status_code < 400:
         return response
-    from outfeed.gateways import otlp as gateway
+    from outfeed.gateways.otlp import endpoint as gateway
 
     return gateway.as_status(response)
 

@@ -18,10 +18,10 @@ class GatewaysFeature(Feature):
     """Other protocols in and out."""
 
     commands: ClassVar[Mapping[str, str]] = {
-        "address": "gateways.commands:address",
-        "mapping": "gateways.commands:mapping",
-        "connect": "gateways.connect_command:connect",
-        "mcp": "gateways.mcp_command:mcp",
+        "address": "gateways.incoming.commands:address",
+        "mapping": "gateways.incoming.commands:mapping",
+        "connect": "gateways.otlp.connect_command:connect",
+        "mcp": "gateways.mcp.command:mcp",
     }
     kept_tables = ("outfeed_address",)
 
@@ -30,23 +30,23 @@ class GatewaysFeature(Feature):
     )
 
     def displays(self) -> Mapping[str, Display]:
-        from outfeed.gateways.agents import DISPLAYS
+        from outfeed.gateways.otlp.agents import DISPLAYS
 
         return DISPLAYS
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.gateways.api import incoming, mcp, otlp
-        from outfeed.gateways.pages import address_pages
+        from outfeed.gateways.incoming.pages import address_pages
 
         return incoming, otlp, mcp, address_pages
 
     def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
-        from outfeed.gateways import store
+        from outfeed.gateways.incoming import store
 
         return {"address_pages.show": AdminFact(f"{len(store.list_addresses(process.database)):,}")}
 
     def check(self, settings: Settings) -> None:
         if settings.incoming_mappings is not None:
-            from outfeed.gateways import mapping_file
+            from outfeed.gateways.incoming import mapping_file
 
             mapping_file.load(settings.incoming_mappings)

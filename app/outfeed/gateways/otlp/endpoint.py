@@ -13,9 +13,10 @@ from types import ModuleType
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from outfeed.gateways import intake, otlp_json
-from outfeed.gateways.otlp_event import events_of
-from outfeed.gateways.otlp_record import RecordGroup, context_of
+from outfeed.gateways import intake
+from outfeed.gateways.otlp import json_encoding
+from outfeed.gateways.otlp.event import events_of
+from outfeed.gateways.otlp.record import RecordGroup, context_of
 from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer
 
@@ -47,7 +48,7 @@ def _read() -> Sequence[RecordGroup]:
     Raises 400, 413 and 415 as HTTPException, and InvalidRequest.
     """
     if request.is_json:
-        return otlp_json.read(bodies.read())
+        return json_encoding.read(bodies.read())
     if request.mimetype not in PROTOBUFS:
         raise UnsupportedMediaType(f"the body must be {JSON} or {PROTOBUF}, got {request.mimetype!r:.80}")
     found: Sequence[RecordGroup] = _protobuf().read(bodies.read())
@@ -57,13 +58,13 @@ def _read() -> Sequence[RecordGroup]:
 def _protobuf() -> ModuleType:
     """Return the module of the encoding. Raises 415 without the extra."""
     try:
-        from outfeed.gateways import otlp_protobuf
+        from outfeed.gateways.otlp import protobuf_encoding
     except ImportError:
         raise UnsupportedMediaType(
             f"{PROTOBUF} needs the extra outfeed[otel] on this server: pip install 'outfeed[otel]'. Without it, set"
             " the exporter's protocol to http/json"
         ) from None
-    return otlp_protobuf
+    return protobuf_encoding
 
 
 def _check_growth(groups: Sequence[RecordGroup]) -> None:

@@ -15,7 +15,7 @@ address_pages = Blueprint("address_pages", __name__, url_prefix="/admin/addresse
 @requires(ADMIN, is_page=True)
 def show() -> ResponseReturnValue:
     """Show operators every write-only address, and the form of one."""
-    from outfeed.gateways import address_views
+    from outfeed.gateways.incoming import address_views
 
     return address_views.show()
 
@@ -24,7 +24,7 @@ def show() -> ResponseReturnValue:
 @requires(ADMIN, is_page=True)
 def add() -> ResponseReturnValue:
     """Create an address, and show its URL and signing secret once."""
-    from outfeed.gateways import address_views
+    from outfeed.gateways.incoming import address_views
 
     return address_views.add()
 
@@ -33,6 +33,6 @@ def add() -> ResponseReturnValue:
 @requires(ADMIN, is_page=True)
 def revoke() -> ResponseReturnValue:
     """Revoke an address, after a confirmation."""
-    from outfeed.gateways import address_views
+    from outfeed.gateways.incoming import address_views
 
     return address_views.revoke()

@@ -15,12 +15,12 @@ from outfeed.cli.links import server_url
 from outfeed.cli.values import checked
 from outfeed.config import LOCAL_LINK, is_local_url, settings
 from outfeed.errors import InvalidMapping, InvalidRequest, UnknownName
-from outfeed.gateways import mapping_file, new_address, store
-from outfeed.gateways.topic import check_topic
+from outfeed.gateways.incoming import mapping_file, new_address, store
+from outfeed.gateways.incoming.topic import check_topic
 from outfeed.store import database as db
 
 if TYPE_CHECKING:
-    from outfeed.gateways.mapping import FieldTable
+    from outfeed.gateways.incoming.mapping import FieldTable
 
 
 def _table(name: str) -> FieldTable:
@@ -219,7 +219,7 @@ def check(name: str, payload: BinaryIO, headers: Mapping[str, str], topic: str |
       outfeed mapping check alertmanager payload.json
     """
     from outfeed.events import make_event
-    from outfeed.gateways.template import Payload
+    from outfeed.gateways.incoming.template import Payload
 
     tables = mapping_file.load(path or settings().incoming_mappings)
     if name not in tables:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from outfeed.errors import InvalidRequest
-from outfeed.gateways.otlp_record import (
+from outfeed.gateways.otlp.record import (
     MAX_RECORDS,
     MAX_VALUE_DEPTH,
     Attributes,

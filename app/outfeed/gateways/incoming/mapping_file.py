@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from outfeed.errors import ConfigError, InvalidMapping
-from outfeed.gateways.mapping import FieldTable
+from outfeed.gateways.incoming.mapping import FieldTable
 
 FOLDER = Path(__file__).parent / "mappings"
 MAX_FILE_BYTES = 2**20

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from outfeed.errors import InvalidSignature
-from outfeed.gateways.mapping import Scheme
+from outfeed.gateways.incoming.mapping import Scheme
 
 TOLERANCE = timedelta(minutes=5)  # of the sender's clock, and of the age of a request; Standard Webhooks has the same
 MAX_SIGNATURES = 10  # of a request; a sender that changes its secret sends two

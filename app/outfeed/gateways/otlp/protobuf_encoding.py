@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
 from outfeed.errors import InvalidRequest
-from outfeed.gateways.otlp_json import check_count
-from outfeed.gateways.otlp_record import (
+from outfeed.gateways.otlp.json_encoding import check_count
+from outfeed.gateways.otlp.record import (
     MAX_RECORDS,
     MAX_VALUE_DEPTH,
     Attributes,

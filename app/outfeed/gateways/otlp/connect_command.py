@@ -12,7 +12,7 @@ from outfeed.cli.values import checked
 from outfeed.config import is_local_url
 from outfeed.errors import OutfeedError
 from outfeed.feature import registered
-from outfeed.gateways.agents import AGENTS
+from outfeed.gateways.otlp.agents import AGENTS
 from outfeed.principal import WRITE
 from outfeed.store import database as db
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from outfeed.display import Level
 from outfeed.errors import InvalidMapping, InvalidRequest
-from outfeed.gateways.template import Payload, Template, value_at
-from outfeed.gateways.topic import type_of, word_of_type
+from outfeed.gateways.incoming.template import Payload, Template, value_at
+from outfeed.gateways.incoming.topic import type_of, word_of_type
 
 
 class Scheme(StrEnum):

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from outfeed.config import Settings
 from outfeed.errors import InvalidRequest
 from outfeed.events import MAX_NAME_CHARS
-from outfeed.gateways import mapping_file, signatures
-from outfeed.gateways.mapping import FieldTable, Scheme
-from outfeed.gateways.topic import check_topic, word_of_type
+from outfeed.gateways.incoming import mapping_file, signatures
+from outfeed.gateways.incoming.mapping import FieldTable, Scheme
+from outfeed.gateways.incoming.topic import check_topic, word_of_type
 from outfeed.principal import check_patterns
 from outfeed.text import separated
 

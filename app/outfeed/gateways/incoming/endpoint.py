@@ -17,10 +17,11 @@ from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 from outfeed import clock
 from outfeed.display import Level
 from outfeed.errors import InvalidEvent, InvalidRequest, InvalidSignature
-from outfeed.gateways import intake, mapping_file, signatures, store
-from outfeed.gateways.mapping import FieldTable, Scheme
-from outfeed.gateways.template import Payload
-from outfeed.gateways.topic import check_topic, type_of
+from outfeed.gateways import intake
+from outfeed.gateways.incoming import mapping_file, signatures, store
+from outfeed.gateways.incoming.mapping import FieldTable, Scheme
+from outfeed.gateways.incoming.template import Payload
+from outfeed.gateways.incoming.topic import check_topic, type_of
 from outfeed.http import bodies, identity, limits
 from outfeed.http.services import services, serving
 from outfeed.principal import Principal

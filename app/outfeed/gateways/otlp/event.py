@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from outfeed.gateways import agents
-from outfeed.gateways.otlp_record import Attributes, Identifier, KeyValues, LogRecord, RecordGroup
-from outfeed.gateways.topic import word_of_type
+from outfeed.gateways.incoming.topic import word_of_type
+from outfeed.gateways.otlp import agents
+from outfeed.gateways.otlp.record import Attributes, Identifier, KeyValues, LogRecord, RecordGroup
 
 TASK_NAMES = ("session.id", "conversation.id", "gen_ai.conversation.id")
 AGENT_NAMES = ("gen_ai.agent.id", "agent.id")

@@ -12,9 +12,9 @@ from flask.typing import ResponseReturnValue
 
 from outfeed import clock
 from outfeed.errors import InvalidRequest, NameTaken, UnknownName
-from outfeed.gateways import new_address, store
-from outfeed.gateways.mapping import FieldTable
-from outfeed.gateways.topic import check_topic
+from outfeed.gateways.incoming import new_address, store
+from outfeed.gateways.incoming.mapping import FieldTable
+from outfeed.gateways.incoming.topic import check_topic
 from outfeed.http import addresses, forms
 from outfeed.http.admin import Secret, actor, done, secret_page, unconfirmed
 from outfeed.http.forms import Form
