@@ -166,7 +166,6 @@ def _columns(rule: AlertRule) -> tuple[str | int, ...]:
 def _begin_watching(connection: Connection) -> None:
     """Move the checkpoint to the head if no rule needs the events before."""
     if not has_active(connection):
-        checkpoint.delete(connection, CONSUMER)
         checkpoint.renew(connection, CONSUMER, is_protected=False)
         window = read_window(connection)
         connection.execute("UPDATE outfeed_alert_evaluation SET epoch = ?, seq = ?", (window.epoch, window.last_seq))
