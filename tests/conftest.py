@@ -11,22 +11,21 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
 
 import pytest
-from flask import Flask
-from werkzeug.routing import Rule
 
 from outfeed import config
 from outfeed.store import database as db
 from outfeed.store.database import Database
+from tests import compiled
 from tests.app_fixtures import api, flask_app, outfeed, services
 from tests.engine_fixtures import engine, origin_in_process, redis_server, standing_engine
 from tests.server import Server, make_database, upgraded_database
 from tests.waits import wait_until
 
 __all__ = [
-    "api", "engine", "flask_app", "origin_in_process", "outfeed", "redis_server", "services", "standing_engine",
+    "api", "compiled", "engine", "flask_app", "origin_in_process", "outfeed", "redis_server", "services",
+    "standing_engine",
 ]  # fmt: skip
 MEMORY = Path("/dev/shm")
 
@@ -36,24 +35,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-class RuleOfMany(Rule):
-    """A route that is compiled once for all apps.
-
-    Each test has its own app with the same 44 routes, at 30 ms.
-    """
-
-    _builders: ClassVar[dict[tuple[str, str, bool], Any]] = {}
-
-    def _compile_builder(self, append_unknown: bool = True) -> Any:
-        key = (self.rule, str(self.defaults), append_unknown)
-        if key not in self._builders:
-            self._builders[key] = super()._compile_builder(append_unknown)
-        return self._builders[key]
-
-
-Flask.url_rule_class = RuleOfMany
 
 
 def pytest_collection_finish() -> None:

@@ -6,6 +6,7 @@ command or setting without another line.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,7 @@ def headers_in_code() -> set[str]:
     return {name.lower() for name in (*named, *(each.replace("_", "-") for each in in_environ))}
 
 
+@functools.cache
 def _sources(pattern: str) -> str:
     return "\n".join(path.read_text() for path in sorted(PACKAGE.rglob(pattern)))
 

@@ -48,7 +48,7 @@ NO_LIMITS = {
     "OUTFEED_MAX_CONNECTIONS_PER_IP": "0",
     "OUTFEED_CONNECTION_ATTEMPTS_PER_MINUTE": "0",
     "OUTFEED_REQUESTS_PER_MINUTE": "0",
-    "OUTFEED_MAX_CONNECTIONS": "300",  # at its start a worker probes as many threads
+    "OUTFEED_MAX_CONNECTIONS": "128",  # at its start a worker probes as many threads
 }
 
 

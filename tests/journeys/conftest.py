@@ -16,8 +16,9 @@ from tests.page import DESKTOP, PATIENCE_MS
 from tests.proxy import Proxy
 from tests.server import Server
 
-# Only the page under test may use the network.
+# Only the page under test may use the network. The tabs of a profile share a process, and none is started in advance.
 QUIET = [
+    "--renderer-process-limit=1",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +29,13 @@ from tests.feed.socket_harness import Peer
 from tests.protocol import check_whole, seqs_of
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A running server with a place for each of two hundred clients."""
+    with Server(tmp_path, max_connections=300) as running:
+        yield running
 
 
 def test_a_thousand_joins_at_random_cursors_miss_no_event(server: Server) -> None:

@@ -27,7 +27,7 @@ SOON_SECS = 15  # half of the wait: a faster answer was not caused by the timeou
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("long_poll")) as server:
+    with Server(tmp_path_factory.mktemp("long_poll"), max_connections=300) as server:
         write_events(server.database, 5, each_alone=True)
         yield server
 
