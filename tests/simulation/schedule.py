@@ -3,50 +3,69 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 
-from outfeed.feed import tail
 from tests.simulation.world import World
 
 # Weights of the steps of `World`.
 WEIGHTS = {
-    "write": 20, "write_unnoticed": 8, "tick": 14, "poll_one": 6, "join": 8, "resubscribe": 5, "leave": 4,
-    "come_back": 8, "stall": 7, "drain": 8, "step_one": 6, "prune": 4, "back_up": 2, "restore": 1, "replace": 1,
-    "crash": 2,
+    "write": 20, "write_unnoticed": 6, "tick": 14, "hold": 8, "join": 8, "resubscribe": 6, "unsubscribe": 1,
+    "acknowledge": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2, "back_up": 2,
+    "restore": 1, "replace": 1, "fail": 1, "crash": 2,
 }  # fmt: skip
-# Small, so that short runs read the source as well.
-TAIL_EVENTS = 20
+ALWAYS = {"write": 20, "tick": 10, "join": 8}
+# In each schedule some steps are rare and some are frequent.
+FACTORS = (0, 1, 1, 1, 5)
+# How many seams a turn has on average, and how many turns follow a step. With few turns the next step comes while
+# threads are inside a call. Without a number the threads come to rest.
+HASTY: tuple[tuple[int, int | None], ...] = ((2, 0), (2, 6), (3, 30), (6, 25), (20, 200), (4, None), (200, None))
+PUNCTUAL: tuple[tuple[int, int | None], ...] = ((2, None), (4, None), (20, None), (200, None))
 
 
 class Step(NamedTuple):
-    """One step of a schedule, and its two numbers."""
+    """One step of a schedule: two numbers, and the turns after it.
+
+    *dice* is the seed of their order. *seams* and *turns* are their lengths and their number.
+    """
 
     name: str
     a: int
     b: int
+    dice: int
+    seams: int
+    turns: int | None
 
 
 def schedule_of(seed: int) -> list[Step]:
     """Return the schedule of *seed*. It is always the same."""
     dice = random.Random(seed)
-    names = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=dice.randint(10, 80))
-    return [Step(name, dice.randrange(2**16), dice.randrange(2**16)) for name in names]
+    weights = {name: weight * dice.choice(FACTORS) for name, weight in WEIGHTS.items()} | ALWAYS
+    paces = HASTY if dice.random() < 0.7 else PUNCTUAL
+    names = dice.choices(list(weights), list(weights.values()), k=dice.randint(10, 70))
+    return [Step(name, *(dice.randrange(2**16) for _ in range(3)), *dice.choice(paces)) for name in names]
 
 
-def run(steps: list[Step]) -> Exception | None:
-    """Run *steps* in a new world. Return the breach, if there is one."""
+def run(steps: list[Step], trace: Callable[[str], None] = lambda _: None) -> Exception | None:
+    """Run *steps* in a new world. Return the breach, if there is one.
+
+    *trace* receives each step and each turn.
+    """
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(tail, "TAIL_EVENTS", TAIL_EVENTS)
         world = World(monkeypatch)
+        world.actors.trace = trace
         try:
             for step in steps:
+                trace(step.name)
                 getattr(world, step.name)(step.a, step.b)
-                world.settle()
+                world.run(random.Random(step.dice), step.seams, step.turns)
             world.finish()
         except Exception as error:  # noqa: BLE001 - any error of the core is a finding
             return error
+        finally:
+            world.close()
     return None
 
 
@@ -73,5 +92,5 @@ def _kind_of(error: Exception | None) -> str:
 def report(seed: int, error: Exception) -> str:
     """Return what a reader needs to see the failure again."""
     shortest = shrink(schedule_of(seed))
-    lines = [f"seed {seed} fails: {error}", *(f"  {step.name}({step.a}, {step.b})" for step in shortest)]
+    lines = [f"seed {seed} fails: {error}", *(f"  {step}" for step in shortest)]
     return "\n".join([*lines, f"  {run(shortest)}"])

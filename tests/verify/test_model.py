@@ -78,8 +78,14 @@ def test_events_in_order_move_the_cursor() -> None:
     model = model_at(5)
     model.take_events([6, 7], 5)
     model.take_cursor(7)
-    model.take_events([8], 4)
+    model.take_events([8], 7)
     assert (model.seqs, model.cursor) == ([6, 7, 8], 8)
+
+
+@pytest.mark.parametrize("prev", [4, 6])
+def test_a_prev_after_which_an_event_came_or_that_was_not_told_is_a_breach(prev: int) -> None:
+    with pytest.raises(Breach, match="E2"):
+        model_at(5).take_events([7 if prev == 6 else 6], prev)
 
 
 @pytest.mark.parametrize("cursor", [4, 6])

@@ -82,6 +82,8 @@ class Model:
             raise Breach("V1", f"event {seqs[:1]} came before the verdict")
         if prev is not None and prev > self.cursor:
             raise Breach("E2", f"prev is {prev}, but the client was told {self.cursor}")
+        if prev is not None and prev < self.cursor:
+            self._require_none_missing(prev, seqs[0] - 1, "E2", f"between prev {prev} and event {seqs[0]}")
         for seq in seqs:
             if seq <= self.cursor:
                 raise Breach("E1", f"event {seq} came after {self.cursor}")

@@ -1,0 +1,54 @@
+"""The command: `python -m tests.simulation --schedules N`.
+
+Exits 1 with the shortest schedule that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import sys
+from functools import partial
+
+from tests.simulation.schedule import report, run, schedule_of
+
+CHUNK = 100
+
+
+def first_failure(first: int, schedules: int, processes: int = 1) -> tuple[int, Exception] | None:
+    """Run the schedules of *schedules* seeds from *first* on.
+
+    Returns a seed that fails, and the breach.
+    """
+    chunks = [range(at, min(at + CHUNK, first + schedules)) for at in range(first, first + schedules, CHUNK)]
+    if processes == 1:
+        return next(filter(None, map(_first_failure_of, chunks)), None)
+    with multiprocessing.get_context("spawn").Pool(processes, partial(logging.disable, logging.CRITICAL)) as pool:
+        return next(filter(None, pool.imap_unordered(_first_failure_of, chunks)), None)
+
+
+def _first_failure_of(seeds: range) -> tuple[int, Exception] | None:
+    for seed in seeds:
+        if error := run(schedule_of(seed)):
+            return seed, error
+    return None
+
+
+def main() -> int:
+    """Run the schedules that the arguments name. Return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--schedules", type=int, default=300)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--processes", type=int, default=1)
+    given = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    if found := first_failure(given.first, given.schedules, given.processes):
+        print(report(*found))
+        return 1
+    print(f"{given.schedules:,} schedules from seed {given.first} on keep the protocol.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
