@@ -38,6 +38,7 @@ class Mutant(NamedTuple):
 
 COHORTS = ("tests/feed/test_cohorts.py", "tests/feed/test_core.py", "tests/feed/test_hub.py")
 SUBSCRIBER = ("tests/feed/test_subscriber.py", "tests/feed/test_hub.py", "tests/feed/test_pace.py")
+HUB = ("tests/feed/test_hub.py", "tests/feed/test_subscriber.py", "tests/feed/test_another_history.py")
 RELAY = ("tests/feed/test_relay.py", "tests/feed/test_core.py")
 CONSUMERS = ("tests/feed/test_consumers.py", "tests/store/test_checkpoint.py")
 CHECKPOINT = ("tests/store/test_checkpoint.py", "tests/consumers")
@@ -133,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         "feed/subscription.py",
-        "(epoch != window.epoch or after > head)",
+        "(epoch != window.epoch or (after > head and not window.is_copy))",
         "(epoch != window.epoch and after > head)",
         ("tests/feed/test_subscription.py",),
     ),
@@ -156,6 +157,44 @@ MUTANTS = (
         "                pass\n",
         CONSUMERS,
     ),
+    # --- feed: threads that meet inside a call
+    Mutant("feed/hub.py", "                    if member.cohort is not cohort:\n                        continue\n", "", HUB),
+    Mutant("feed/hub.py", "        for client in overtaken:\n            client.ask_to_end(frames.OVERTAKEN, reason)\n", "", HUB),
+    Mutant("feed/hub.py", "Tail(position), \"pruning", "Tail(0), \"pruning", HUB),
+    Mutant("feed/hub.py", "Place(each.start, batch.prev, cohort.due))", "Place(cohort.position, batch.prev, cohort.due))", HUB),
+    Mutant("feed/hub.py", "if sent == size:", "if sent:", HUB),
+    Mutant("feed/cohorts.py", "        with self._lock:\n            self._check(epoch)\n            # Pos", "        with self._lock:\n            # Pos", COHORTS + SUBSCRIBER),
+    Mutant("feed/cohorts.py", "            return [client for cohort in list(self._all()) for client in self._remove_members(cohort)]", "            return [member.client for cohort in list(self._all()) for member in cohort.members]", COHORTS),
+    Mutant("feed/cohorts.py", "at.setdefault((cohort.position, max(cohort.due, now)), cohort)", "at.setdefault((0, max(cohort.due, now)), cohort)", COHORTS),
+    Mutant("feed/cohorts.py", "Place(start.cursor, batch.prev, start.due) if seq is None", "Place(batch.last, batch.last, start.due) if seq is None", COHORTS),
+    Mutant("feed/cohorts.py", "    if unsent:\n        writer.stash_remainder(unsent)\n", "", COHORTS),
+    Mutant("feed/cohorts.py", "            self._tail.extend(items)\n", "", COHORTS),
+    Mutant("feed/cohort.py", "self.prev = min(self.prev, prev)", "self.prev = max(self.prev, prev)", COHORTS),
+    Mutant("feed/cohort.py", "self.position = head if is_all else chunk[-1].seq", "self.position = head", COHORTS),
+    Mutant("feed/cohort.py", "        self.prev = batch.last\n", "", COHORTS),
+    Mutant("feed/relay.py", "            self._record(page.window.epoch, page.items[-1])\n", "            pass\n", RELAY),
+    Mutant("feed/relay.py", "if window.epoch != hub.epoch:", "if False:", RELAY),
+    Mutant("feed/relay.py", "(newest.window.epoch, newest.items[0]) if newest.items else None", "None", RELAY),
+    Mutant("feed/relay.py", "return page.through < window.last_seq", "return False", RELAY),
+    Mutant("feed/relay.py", "                self._repeats = False\n                while self._advance():\n                    pass\n", "                while self._advance():\n                    pass\n                self._repeats = False\n", RELAY),
+    Mutant("feed/relay.py", "                self._hub.flush()\n", "", RELAY),
+    Mutant("feed/relay.py", "return max(rest, wanted_from - clock", "return max(rest, self.wanted_from() - clock", RELAY),
+    Mutant("feed/reader.py", "            page.window.prove(epoch, cursor)\n", "", SUBSCRIBER),
+    Mutant("feed/reader.py", "        self.catch_up_to(window.epoch, window.last_seq)\n", "", SUBSCRIBER),
+    Mutant("feed/page_cache.py", "window.epoch != kept.epoch or window.last_seq < kept.through", "window.last_seq < kept.through", ("tests/feed/test_page_cache.py",)),
+    Mutant("feed/subscriber.py", "self.epoch, self._page = verdict.epoch, []", "self.epoch = verdict.epoch", SUBSCRIBER),
+    Mutant("feed/subscriber.py", "self._page = self._page[len(chunk) :]", "self._page = self._page[len(chunk) + 1 :]", SUBSCRIBER),
+    Mutant("feed/subscriber.py", "if self._page and self._erasures == self._core.reader.erasures:", "if self._page:", SUBSCRIBER),
+    Mutant("feed/subscriber.py", "due = self._leave(ClientState.REPLAYING)", "due, self._state = self.place.due, ClientState.REPLAYING", SUBSCRIBER),
+    Mutant("feed/subscriber.py", "self.place, self._membership = self._membership.place, None", "self._membership = None", SUBSCRIBER),
+    Mutant("feed/socket_writer.py", "if self._is_closing or (self._remainder and not self._send_remainder()):", "if self._is_closing:", ("tests/feed/test_socket_writer.py",)),
+    Mutant("feed/socket_writer.py", "if self._send_remainder() and not self._is_full:", "if self._send_remainder():", ("tests/feed/test_socket_writer.py",)),
+    Mutant("feed/pace.py", "interval = SLACK / rate\n    was", "interval = 0.9 / rate\n    was", ("tests/feed/test_pace.py",)),
+    Mutant("feed/pace.py", "return min(due, now + SLACK / rate) if rate else 0.0", "return 0.0", ("tests/feed/test_pace.py",)),
+    Mutant("feed/subscription.py", 'return Verdict("reset", window.epoch, head, head)', 'return Verdict("reset", window.epoch, after, head)', ("tests/feed/test_subscription.py",)),
+    Mutant("feed/tail.py", "            self.start = self._items[excess - 1].seq\n", "", COHORTS),
+    Mutant("history.py", "bisect_right(items, seq", "bisect_right(items, seq - 1", COHORTS),
+    Mutant("feed/consumers.py", "            older[0].ask_to_end(frames.SUPERSEDED, _REASON)\n", "            pass\n", CONSUMERS),
     # --- store
     Mutant(
         "store/outbox.py",

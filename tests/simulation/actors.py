@@ -48,13 +48,13 @@ class Actors:
     """All actors of one world, and its clock.
 
     *trace* receives the name of each actor that gets a turn. `is_late`: time has passed while an actor was in a call,
-    so that no time of a frame is sure.
+    so that no time of a frame is sure. `is_at_rest`: all actors wait.
     """
 
     def __init__(self) -> None:
         self.now = 12_345.678
         self.is_late = False
-        self._is_at_rest = True
+        self.is_at_rest = True
         self.trace: Callable[[str], None] = lambda _: None
         self._actors: list[Actor] = []
         self.running: Actor | None = None
@@ -80,7 +80,7 @@ class Actors:
 
     def pass_time(self, secs: float) -> None:
         """Move the clock."""
-        self.is_late |= not self._is_at_rest
+        self.is_late |= not self.is_at_rest
         self.now += secs
 
     def run(self, dice: random.Random, seams: float, turns: int | None = None) -> None:
@@ -88,13 +88,13 @@ class Actors:
 
         Raises what an actor raises, and Livelock.
         """
-        self._is_at_rest = False
+        self.is_at_rest = False
         passed, last = 0, None if turns is None else self._turns + turns
         while self._turns != last:
             self._turns += 1
             ready = [actor for actor in self._actors if self._is_ready(actor)]
             if not ready:
-                self._is_at_rest = not any(actor.held_until > self._turns for actor in self._actors)
+                self.is_at_rest = not any(actor.held_until > self._turns for actor in self._actors)
                 return
             if passed > MAX_SEAMS:
                 raise Livelock(", ".join(sorted({actor.name for actor in ready})))

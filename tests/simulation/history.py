@@ -86,6 +86,16 @@ class Disk(MemorySource):
         """Whether the backup is of the present epoch."""
         return self._backup.epoch == self.epoch
 
+    @property
+    def is_backup_older(self) -> bool:
+        """Whether the backup lacks events of the present epoch."""
+        return self.may_replace and self._backup.last_seq < self.last_seq
+
+    def rewind(self) -> None:
+        """Put the backup in place, in the same file and under its epoch."""
+        self.replace()
+        self.inode -= 1
+
     def restore(self) -> None:
         """Put the backup in place, in the same file and under a new epoch."""
         inode, epoch = self.inode, self.epoch

@@ -13,8 +13,8 @@ from tests.simulation.world import World
 # Weights of the steps of `World`.
 WEIGHTS = {
     "write": 20, "write_unnoticed": 6, "tick": 14, "hold": 8, "join": 8, "resubscribe": 6, "unsubscribe": 1,
-    "acknowledge": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2, "back_up": 2,
-    "restore": 1, "replace": 1, "fail": 1, "crash": 2,
+    "acknowledge": 3, "ping": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2, "back_up": 2,
+    "restore": 1, "replace": 1, "rewind": 1, "fail": 2, "crash": 2,
 }  # fmt: skip
 ALWAYS = {"write": 20, "tick": 10, "join": 8}
 # In each schedule some steps are rare and some are frequent.
@@ -45,7 +45,15 @@ def schedule_of(seed: int) -> list[Step]:
     weights = {name: weight * dice.choice(FACTORS) for name, weight in WEIGHTS.items()} | ALWAYS
     paces = HASTY if dice.random() < 0.7 else PUNCTUAL
     names = dice.choices(list(weights), list(weights.values()), k=dice.randint(10, 70))
-    return [Step(name, *(dice.randrange(2**16) for _ in range(3)), *dice.choice(paces)) for name in names]
+    kinds = [dice.randrange(2**16) for _ in range(dice.choice((1, 2, 8)))]  # of viewers, so that some share a cohort
+    return [
+        Step(name, dice.choice(kinds) if name == "join" else dice.randrange(2**16), *_numbers(dice), *dice.choice(paces))
+        for name in names
+    ]
+
+
+def _numbers(dice: random.Random) -> tuple[int, int]:
+    return dice.randrange(2**16), dice.randrange(2**16)
 
 
 def run(steps: list[Step], trace: Callable[[str], None] = lambda _: None) -> Exception | None:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from outfeed.feed import frames
+from outfeed.feed.client import ClientState
 from outfeed.feed.subscription import Filter
 from outfeed.verify.model import Breach, Model, StartAt, ToldVerdict
 from tests.feed.fake_source import VIEWER
@@ -95,6 +96,10 @@ class Viewer:
         self._asked.append(None)
         self._say(action="unsubscribe", channel="events")
 
+    def ping(self) -> None:
+        """Send a message that is answered at once."""
+        self._say(action="ping")
+
     def acknowledge(self) -> None:
         """Acknowledge what it has received, as a consumer."""
         if self.consumer is not None and self.model is not None and self.model.verdict is not None:
@@ -115,6 +120,15 @@ class Viewer:
     def _say(self, **message: Any) -> None:
         assert self.connection is not None
         self.connection.inbox.append(json.dumps(message))
+
+    @property
+    def lacks(self) -> Collection[int]:
+        """The events that a live client without a pace has not received."""
+        if self.model is None or self.is_waiting or self._rate or self._socket.was_stalled:
+            return ()
+        if self._connected.subscriber.state is not ClientState.LIVE or self.model.epoch != self._disk.epoch:
+            return ()
+        return self._known(self.model.epoch, self.model.cursor, self._disk.last_seq)
 
     def cut(self, life: int) -> None:
         """Have the connection break after *life* more bytes."""
@@ -275,14 +289,17 @@ class Viewer:
             raise Breach("E9", f"closed at {self.position} although nothing is lost: {reason}")
 
     @property
-    def _socket(self) -> Socket:
+    def _connected(self) -> Connection:
         assert self.connection is not None
-        return self.connection.socket
+        return self.connection
+
+    @property
+    def _socket(self) -> Socket:
+        return self._connected.socket
 
     @property
     def _worker(self) -> Worker:
-        assert self.connection is not None
-        return self.connection.worker
+        return self._connected.worker
 
     def _wants(self, event_type: str) -> bool:
         return not self._filter.types or any(

@@ -53,6 +53,7 @@ class World:
         self.disk = Disk()
         self.checkpoints = MemoryCheckpoints(self.disk)
         self.viewers: list[Viewer] = []
+        self._is_noticed = False
         self.workers = [self._make_worker() for _ in range(WORKERS)]
         self.run(random.Random(0), 1000)
 
@@ -86,6 +87,15 @@ class World:
             viewer.read()
         for worker in self.workers:
             self._require_working(worker)
+        if self._is_noticed and self.actors.is_at_rest and not self.actors.is_late:
+            self._require_promptness()
+
+    def _require_promptness(self) -> None:
+        """Require that a commit that was noticed is sent at once."""
+        self._is_noticed = False
+        for viewer in self.viewers:
+            if viewer.is_connected and viewer.lacks:
+                raise Breach("P1", f"events {viewer.lacks} were not sent at once")
 
     def _require_working(self, worker: Worker) -> None:
         failure = worker.core.relay.failure
@@ -104,9 +114,11 @@ class World:
         self.write_unnoticed(a, b)
         for worker in self.workers:
             worker.notice()
+        self._is_noticed = all(worker.is_ready and not worker.source.fails for worker in self.workers)
 
     def write_unnoticed(self, a: int, b: int) -> None:
         """Commit events, which the next poll finds."""
+        self._is_noticed = False
         self.disk.commit((1, 1, 2, 5, 40)[a % 5], TYPES[b % 2], (0, 10, 3000)[b % 3])
 
     def tick(self, a: int, b: int) -> None:
@@ -136,6 +148,11 @@ class World:
         """End a subscription and stay connected."""
         for viewer in self._pick(a, lambda each: each.is_connected and not each.is_stream):
             viewer.unsubscribe()
+
+    def ping(self, a: int, _: int) -> None:
+        """Have a client send a message that is answered at once."""
+        for viewer in self._pick(a, lambda each: each.is_connected and not each.is_stream):
+            viewer.ping()
 
     def acknowledge(self, a: int, _: int) -> None:
         """Acknowledge what a consumer has received."""
@@ -179,19 +196,38 @@ class World:
 
     def restore(self, _: int, __: int) -> None:
         """Restore the backup under the running workers."""
+        self._is_noticed = False
         self.disk.restore()
 
     def replace(self, _: int, __: int) -> None:
         """Copy the backup over the file, which the source notices."""
         if self.disk.may_replace and all(worker.source.is_current for worker in self.workers):
+            self._is_noticed = False
             self.disk.replace()
+
+    def rewind(self, a: int, _: int) -> None:
+        """Copy the backup into the same file, where a poll notices it."""
+        if self.actors.is_at_rest and self._is_served and self.disk.is_backup_older:
+            self.disk.rewind()
+            self.actors.pass_time(1.0)
+            self.run(random.Random(a), 3)
+
+    @property
+    def _is_served(self) -> bool:
+        """Whether each worker is at the head of this file."""
+        return all(
+            worker.source.is_current and not worker.source.fails and worker.core.hub.position == self.disk.last_seq
+            for worker in self.workers
+        )  # fmt: skip
 
     def fail(self, a: int, b: int) -> None:
         """Have some reads of one worker fail."""
-        self.workers[a % WORKERS].source.fails = b % 6
+        self._is_noticed = False
+        self.workers[a % WORKERS].source.fails = b % 40
 
     def crash(self, a: int, b: int) -> None:
         """Kill a worker. With an odd *b* all, and the backup is in place then."""
+        self._is_noticed = False
         for index in range(WORKERS) if b % 2 else [a % WORKERS]:
             for viewer in self.viewers:
                 if viewer.connection is not None and viewer.connection.worker is self.workers[index]:

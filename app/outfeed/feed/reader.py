@@ -75,8 +75,9 @@ class FeedReader:
         with self.turn:
             page.window.prove(epoch, cursor)
             matching = filter_.matching(page.items)
-        if page.window.last_seq < cursor <= self._cohorts.position:
-            time.sleep(BEHIND_SECS)  # the copy catches up, and who asks again at once would only be in its way
+        position = self._cohorts.position
+        if page.window.last_seq < position and page.window.last_seq <= cursor <= position:
+            time.sleep(BEHIND_SECS)  # the copy catches up, and a retry at once would only delay it
         else:
             self.catch_up_to(epoch, page.through)
         return matching, page.through
