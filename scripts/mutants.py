@@ -3,10 +3,14 @@
 `scripts/mutate [WORD]` applies them one after the other in a copy of the tree and runs the named tests until the first
 failure. WORD selects files by a part of their path. This tree is never changed. A mutant that survives is a missing
 test, unless the table says why it behaves the same.
+
+`scripts/mutate --by simulation [WORD]` runs SCHEDULES schedules of tests/simulation instead, for the mutants of the
+code that is simulated. It has to find those with `is_simulated`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -14,19 +18,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("app", "migrations", "scripts", "tests", "pyproject.toml", "setup.cfg")
 TIMEOUT_SECS = 60  # a mutant that hangs counts as noticed
+SCHEDULES = 1000
+SIMULATED = ("feed/", "history.py")
 MEMORY_BYTES = 4 * 2**30
 
 
 class Mutant(NamedTuple):
     """A text of a file below app/outfeed, its replacement, and the tests.
 
-    *same* says why no test can notice it.
+    *same* says why no test can notice it. *is_simulated*: the simulator alone finds it in SCHEDULES schedules.
     """
 
     file: str
@@ -34,6 +41,7 @@ class Mutant(NamedTuple):
     new: str
     tests: tuple[str, ...]
     same: str = ""
+    is_simulated: bool = False
 
 
 COHORTS = ("tests/feed/test_cohorts.py", "tests/feed/test_core.py", "tests/feed/test_hub.py")
@@ -51,6 +59,7 @@ MUTANTS = (
         "if rest is None or place.cursor > self.position:",
         "if rest is None:",
         COHORTS + SUBSCRIBER,
+        is_simulated=True,
     ),
     Mutant(
         "feed/cohorts.py",
@@ -70,6 +79,7 @@ MUTANTS = (
         "            if member.cohort is not cohort:\n                return False\n",
         "",
         (*COHORTS, "tests/feed/test_racing.py"),
+        is_simulated=True,
     ),
     Mutant("feed/cohorts.py", "and cohort.position == self.position", "", COHORTS),
     Mutant(
@@ -77,6 +87,7 @@ MUTANTS = (
         "            self._check(epoch)\n            return self._tail",
         "            return self._tail",
         SUBSCRIBER + COHORTS,
+        is_simulated=True,
     ),
     Mutant(
         "feed/cohorts.py", "        if not cohorts:\n            del self._cohorts[cohort.subscription]\n", "", COHORTS
@@ -86,8 +97,9 @@ MUTANTS = (
         "prev=batch.last)\n        return True",
         "prev=place.prev)\n        return True",
         SUBSCRIBER + COHORTS,
+        is_simulated=True,
     ),
-    Mutant("feed/tail.py", "if seq < self.start:", "if seq <= self.start:", COHORTS),
+    Mutant("feed/tail.py", "if seq < self.start:", "if seq <= self.start:", COHORTS, is_simulated=True),
     Mutant("feed/tail.py", "self._items[excess - 1].seq", "self._items[excess].seq", COHORTS),
     # --- feed: one connection
     Mutant(
@@ -122,9 +134,13 @@ MUTANTS = (
         ("tests/feed/test_pace.py",),
     ),
     # --- feed: reading
-    Mutant("feed/relay.py", "if window.last_seq < hub.position:", "if False:", RELAY),
+    Mutant("feed/relay.py", "if window.last_seq < hub.position:", "if False:", RELAY, is_simulated=True),
     Mutant(
-        "feed/relay.py", "if window.first_seq > hub.position + 1:", "if window.first_seq > hub.position + 2:", RELAY
+        "feed/relay.py",
+        "if window.first_seq > hub.position + 1:",
+        "if window.first_seq > hub.position + 2:",
+        RELAY,
+        is_simulated=True,
     ),
     Mutant(
         "feed/relay.py",
@@ -137,18 +153,21 @@ MUTANTS = (
         "(epoch != window.epoch or (after > head and not window.is_copy))",
         "(epoch != window.epoch and after > head)",
         ("tests/feed/test_subscription.py",),
+        is_simulated=True,
     ),
     Mutant(
         "feed/subscription.py",
         "if after < window.first_seq - 1:",
         "if after < window.first_seq:",
         ("tests/feed/test_subscription.py",),
+        is_simulated=True,
     ),
     Mutant(
         "feed/page_cache.py",
         "kept.start <= seq < kept.through",
         "kept.start <= seq <= kept.through",
         ("tests/feed/test_page_cache.py",),
+        is_simulated=True,
     ),
     Mutant("feed/page_cache.py", "or erasures != self.erasures:", "or False:", ("tests/feed/test_page_cache.py",)),
     Mutant(
@@ -158,43 +177,175 @@ MUTANTS = (
         CONSUMERS,
     ),
     # --- feed: threads that meet inside a call
-    Mutant("feed/hub.py", "                    if member.cohort is not cohort:\n                        continue\n", "", HUB),
-    Mutant("feed/hub.py", "        for client in overtaken:\n            client.ask_to_end(frames.OVERTAKEN, reason)\n", "", HUB),
-    Mutant("feed/hub.py", "Tail(position), \"pruning", "Tail(0), \"pruning", HUB),
-    Mutant("feed/hub.py", "Place(each.start, batch.prev, cohort.due))", "Place(cohort.position, batch.prev, cohort.due))", HUB),
-    Mutant("feed/hub.py", "if sent == size:", "if sent:", HUB),
-    Mutant("feed/cohorts.py", "        with self._lock:\n            self._check(epoch)\n            # Pos", "        with self._lock:\n            # Pos", COHORTS + SUBSCRIBER),
-    Mutant("feed/cohorts.py", "            return [client for cohort in list(self._all()) for client in self._remove_members(cohort)]", "            return [member.client for cohort in list(self._all()) for member in cohort.members]", COHORTS),
-    Mutant("feed/cohorts.py", "at.setdefault((cohort.position, max(cohort.due, now)), cohort)", "at.setdefault((0, max(cohort.due, now)), cohort)", COHORTS),
-    Mutant("feed/cohorts.py", "Place(start.cursor, batch.prev, start.due) if seq is None", "Place(batch.last, batch.last, start.due) if seq is None", COHORTS),
-    Mutant("feed/cohorts.py", "    if unsent:\n        writer.stash_remainder(unsent)\n", "", COHORTS),
-    Mutant("feed/cohorts.py", "            self._tail.extend(items)\n", "", COHORTS),
-    Mutant("feed/cohort.py", "self.prev = min(self.prev, prev)", "self.prev = max(self.prev, prev)", COHORTS),
-    Mutant("feed/cohort.py", "self.position = head if is_all else chunk[-1].seq", "self.position = head", COHORTS),
-    Mutant("feed/cohort.py", "        self.prev = batch.last\n", "", COHORTS),
-    Mutant("feed/relay.py", "            self._record(page.window.epoch, page.items[-1])\n", "            pass\n", RELAY),
-    Mutant("feed/relay.py", "if window.epoch != hub.epoch:", "if False:", RELAY),
+    Mutant(
+        "feed/hub.py",
+        "                    if member.cohort is not cohort:",
+        "                    if False:",
+        HUB,
+    ),
+    Mutant(
+        "feed/hub.py",
+        "        for client in overtaken:\n            client.ask_to_end(frames.OVERTAKEN, reason)\n",
+        "",
+        HUB,
+        is_simulated=True,
+    ),
+    Mutant("feed/hub.py", 'Tail(position), "pruning', 'Tail(0), "pruning', HUB, is_simulated=True),
+    Mutant(
+        "feed/hub.py",
+        "Place(each.start, batch.prev, cohort.due))",
+        "Place(cohort.position, batch.prev, cohort.due))",
+        HUB,
+    ),
+    Mutant("feed/hub.py", "if sent == size:", "if sent:", HUB, is_simulated=True),
+    Mutant(
+        "feed/cohorts.py",
+        "        with self._lock:\n            self._check(epoch)\n            # Pos",
+        "        with self._lock:\n            # Pos",
+        COHORTS + SUBSCRIBER,
+    ),
+    Mutant(
+        "feed/cohorts.py",
+        "            return [client for cohort in list(self._all()) for client in self._remove_members(cohort)]",
+        "            return [member.client for cohort in list(self._all()) for member in cohort.members]",
+        COHORTS,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/cohorts.py",
+        "at.setdefault((cohort.position, max(cohort.due, now)), cohort)",
+        "at.setdefault((0, max(cohort.due, now)), cohort)",
+        COHORTS,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/cohorts.py",
+        "Place(start.cursor, batch.prev, start.due) if seq is None",
+        "Place(batch.last, batch.last, start.due) if seq is None",
+        COHORTS,
+    ),
+    Mutant(
+        "feed/cohorts.py", "    if unsent:\n        writer.stash_remainder(unsent)\n", "", COHORTS, is_simulated=True
+    ),
+    Mutant("feed/cohorts.py", "            self._tail.extend(items)\n", "", COHORTS, is_simulated=True),
+    Mutant(
+        "feed/cohort.py",
+        "self.prev = min(self.prev, prev)",
+        "self.prev = max(self.prev, prev)",
+        COHORTS,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/cohort.py",
+        "self.position = head if is_all else chunk[-1].seq",
+        "self.position = head",
+        COHORTS,
+        is_simulated=True,
+    ),
+    Mutant("feed/cohort.py", "        self.prev = batch.last\n", "", COHORTS, is_simulated=True),
+    Mutant(
+        "feed/relay.py",
+        "            self._record(page.window.epoch, page.items[-1])\n",
+        "            pass\n",
+        RELAY,
+        is_simulated=True,
+    ),
+    Mutant("feed/relay.py", "if window.epoch != hub.epoch:", "if False:", RELAY, is_simulated=True),
     Mutant("feed/relay.py", "(newest.window.epoch, newest.items[0]) if newest.items else None", "None", RELAY),
-    Mutant("feed/relay.py", "return page.through < window.last_seq", "return False", RELAY),
-    Mutant("feed/relay.py", "                self._repeats = False\n                while self._advance():\n                    pass\n", "                while self._advance():\n                    pass\n                self._repeats = False\n", RELAY),
-    Mutant("feed/relay.py", "                self._hub.flush()\n", "", RELAY),
-    Mutant("feed/relay.py", "return max(rest, wanted_from - clock", "return max(rest, self.wanted_from() - clock", RELAY),
-    Mutant("feed/reader.py", "            page.window.prove(epoch, cursor)\n", "", SUBSCRIBER),
-    Mutant("feed/reader.py", "        self.catch_up_to(window.epoch, window.last_seq)\n", "", SUBSCRIBER),
-    Mutant("feed/page_cache.py", "window.epoch != kept.epoch or window.last_seq < kept.through", "window.last_seq < kept.through", ("tests/feed/test_page_cache.py",)),
-    Mutant("feed/subscriber.py", "self.epoch, self._page = verdict.epoch, []", "self.epoch = verdict.epoch", SUBSCRIBER),
-    Mutant("feed/subscriber.py", "self._page = self._page[len(chunk) :]", "self._page = self._page[len(chunk) + 1 :]", SUBSCRIBER),
-    Mutant("feed/subscriber.py", "if self._page and self._erasures == self._core.reader.erasures:", "if self._page:", SUBSCRIBER),
-    Mutant("feed/subscriber.py", "due = self._leave(ClientState.REPLAYING)", "due, self._state = self.place.due, ClientState.REPLAYING", SUBSCRIBER),
-    Mutant("feed/subscriber.py", "self.place, self._membership = self._membership.place, None", "self._membership = None", SUBSCRIBER),
-    Mutant("feed/socket_writer.py", "if self._is_closing or (self._remainder and not self._send_remainder()):", "if self._is_closing:", ("tests/feed/test_socket_writer.py",)),
-    Mutant("feed/socket_writer.py", "if self._send_remainder() and not self._is_full:", "if self._send_remainder():", ("tests/feed/test_socket_writer.py",)),
-    Mutant("feed/pace.py", "interval = SLACK / rate\n    was", "interval = 0.9 / rate\n    was", ("tests/feed/test_pace.py",)),
-    Mutant("feed/pace.py", "return min(due, now + SLACK / rate) if rate else 0.0", "return 0.0", ("tests/feed/test_pace.py",)),
-    Mutant("feed/subscription.py", 'return Verdict("reset", window.epoch, head, head)', 'return Verdict("reset", window.epoch, after, head)', ("tests/feed/test_subscription.py",)),
-    Mutant("feed/tail.py", "            self.start = self._items[excess - 1].seq\n", "", COHORTS),
-    Mutant("history.py", "bisect_right(items, seq", "bisect_right(items, seq - 1", COHORTS),
-    Mutant("feed/consumers.py", "            older[0].ask_to_end(frames.SUPERSEDED, _REASON)\n", "            pass\n", CONSUMERS),
+    Mutant("feed/relay.py", "return page.through < window.last_seq", "return False", RELAY, is_simulated=True),
+    Mutant(
+        "feed/relay.py",
+        "                self._repeats = False\n                while self._advance():\n                    pass\n",
+        "                while self._advance():\n                    pass\n                self._repeats = False\n",
+        RELAY,
+    ),
+    Mutant("feed/relay.py", "                self._hub.flush()\n", "", RELAY, is_simulated=True),
+    Mutant(
+        "feed/relay.py", "return max(rest, wanted_from - clock", "return max(rest, self.wanted_from() - clock", RELAY
+    ),
+    Mutant("feed/reader.py", "            page.window.prove(epoch, cursor)\n", "", SUBSCRIBER, is_simulated=True),
+    Mutant(
+        "feed/reader.py", "        self.catch_up_to(window.epoch, window.last_seq)\n", "", SUBSCRIBER, is_simulated=True
+    ),
+    Mutant(
+        "feed/page_cache.py",
+        "window.epoch != kept.epoch or window.last_seq < kept.through",
+        "window.last_seq < kept.through",
+        ("tests/feed/test_page_cache.py",),
+    ),
+    Mutant(
+        "feed/subscriber.py",
+        "self.epoch, self._page = verdict.epoch, []",
+        "self.epoch = verdict.epoch",
+        SUBSCRIBER,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/subscriber.py",
+        "self._page = self._page[len(chunk) :]",
+        "self._page = self._page[len(chunk) + 1 :]",
+        SUBSCRIBER,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/subscriber.py",
+        "if self._page and self._erasures == self._core.reader.erasures:",
+        "if self._page:",
+        SUBSCRIBER,
+    ),
+    Mutant(
+        "feed/subscriber.py",
+        "due = self._leave(ClientState.REPLAYING)",
+        "due, self._state = self.place.due, ClientState.REPLAYING",
+        SUBSCRIBER,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/subscriber.py",
+        "self.place, self._membership = self._membership.place, None",
+        "self._membership = None",
+        SUBSCRIBER,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/socket_writer.py",
+        "if self._is_closing or (self._remainder and not self._send_remainder()):",
+        "if self._is_closing:",
+        ("tests/feed/test_socket_writer.py",),
+    ),
+    Mutant(
+        "feed/socket_writer.py",
+        "if self._send_remainder() and not self._is_full:",
+        "if self._send_remainder():",
+        ("tests/feed/test_socket_writer.py",),
+    ),
+    Mutant(
+        "feed/pace.py",
+        "interval = SLACK / rate\n    was",
+        "interval = 0.9 / rate\n    was",
+        ("tests/feed/test_pace.py",),
+    ),
+    Mutant(
+        "feed/pace.py",
+        "return min(due, now + SLACK / rate) if rate else 0.0",
+        "return 0.0",
+        ("tests/feed/test_pace.py",),
+    ),
+    Mutant(
+        "feed/subscription.py",
+        'return Verdict("reset", window.epoch, head, head)',
+        'return Verdict("reset", window.epoch, after, head)',
+        ("tests/feed/test_subscription.py",),
+        is_simulated=True,
+    ),
+    Mutant("feed/tail.py", "            self.start = self._items[excess - 1].seq\n", "", COHORTS, is_simulated=True),
+    Mutant("history.py", "bisect_right(items, seq", "bisect_right(items, seq - 1", COHORTS, is_simulated=True),
+    Mutant(
+        "feed/consumers.py",
+        "            older[0].ask_to_end(frames.SUPERSEDED, _REASON)\n",
+        "            pass\n",
+        CONSUMERS,
+    ),
     # --- store
     Mutant(
         "store/outbox.py",
@@ -234,25 +385,45 @@ MUTANTS = (
 )
 
 
-def main(word: str = "") -> int:
-    """Try all mutants with *word* in their file's path.
+def main(*arguments: str) -> int:
+    """Try all mutants with a word in their file's path.
 
     Returns 1 if one survives that should not.
     """
-    holes = 0
+    if arguments[:2] == ("--by", "simulation"):
+        return run(arguments[2:], is_by_simulation=True)
+    return run(arguments, is_by_simulation=False)
+
+
+def run(words: Sequence[str], *, is_by_simulation: bool) -> int:
+    """Try the mutants with the first of *words* in their file's path."""
+    holes = found = 0
+    chosen = [each for each in MUTANTS if "".join(words[:1]) in each.file]
+    if is_by_simulation:
+        chosen = [each for each in chosen if each.file.startswith(SIMULATED) and not each.same]
+    with copy_of_tree() as copy:
+        for mutant in chosen:
+            began = time.monotonic()
+            is_noticed = simulation_finds(copy, mutant) if is_by_simulation else notices(copy, mutant)
+            is_hole = not is_noticed and (mutant.is_simulated if is_by_simulation else not mutant.same)
+            said = "noticed" if is_noticed else f"survived ({mutant.same})" if mutant.same else "survived"
+            holes, found = holes + is_hole, found + is_noticed
+            change = mutant.new.strip() or f"without {mutant.old.strip()}"
+            said = said.upper() if is_hole else said
+            print(f"{time.monotonic() - began:4.0f} s  {said:10} {mutant.file}: {change!r}", flush=True)
+    print(f"{found} of {len(chosen)} mutants were noticed.")
+    return int(holes > 0)
+
+
+@contextlib.contextmanager
+def copy_of_tree() -> Iterator[Path]:
+    """Provide a copy of the parts of the tree that tests need."""
     with tempfile.TemporaryDirectory(prefix="outfeed-mutants-") as folder:
         copy = Path(folder)
         for part in PARTS:
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
-        for mutant in [each for each in MUTANTS if word in each.file]:
-            began = time.monotonic()
-            is_noticed = notices(copy, mutant)
-            said = "noticed" if is_noticed else f"survived ({mutant.same})" if mutant.same else "SURVIVED"
-            holes += not is_noticed and not mutant.same
-            change = mutant.new.strip() or f"without {mutant.old.strip()}"
-            print(f"{time.monotonic() - began:4.0f} s  {said:10} {mutant.file}: {change!r}", flush=True)
-    return int(holes > 0)
+        yield copy
 
 
 def bound_memory() -> None:
@@ -261,16 +432,29 @@ def bound_memory() -> None:
 
 def notices(copy: Path, mutant: Mutant) -> bool:
     """Return whether the tests fail with the mutant. Restore *copy*."""
+    return fails(copy, mutant, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests])
+
+
+def simulation_finds(copy: Path, mutant: Mutant) -> bool:
+    """Return whether a schedule fails with the mutant. Restore *copy*."""
+    command = ["-m", "tests.simulation", "--schedules", str(SCHEDULES), "--no-shrink"]
+    return fails(copy, mutant, command, is_hang_noticed=False)
+
+
+def fails(copy: Path, mutant: Mutant, command: list[str], *, is_hang_noticed: bool = True) -> bool:
+    """Return whether Python with *command* fails with the mutant.
+
+    Many schedules without a failure may take longer than the limit: that is no failure.
+    """
     path = copy / "app/outfeed" / mutant.file
     original = path.read_text()
     if original.count(mutant.old) != 1:
         raise SystemExit(f"{mutant.file}: must hold {mutant.old!r} once")
     environment = {**os.environ, "PYTHONPATH": str(copy / "app"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
     path.write_text(original.replace(mutant.old, mutant.new))
     try:
         ended = subprocess.run(
-            command,
+            [sys.executable, *command],
             check=False,
             cwd=copy,
             env=environment,
@@ -279,7 +463,7 @@ def notices(copy: Path, mutant: Mutant) -> bool:
             preexec_fn=bound_memory,
         )
     except subprocess.TimeoutExpired:
-        return True
+        return is_hang_noticed
     finally:
         path.write_text(original)
     if ended.returncode > 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.mutants import MUTANTS, ROOT, Mutant, notices
+from scripts.mutants import MUTANTS, ROOT, Mutant, copy_of_tree, notices, simulation_finds
 
 
 @pytest.mark.parametrize(("new", "is_noticed"), [("limit = 2", True), ("limit = 1  # the same", False)])
@@ -22,3 +22,16 @@ def test_a_fault_is_noticed_and_the_file_is_restored(tmp_path: Path, new: str, i
 
 def test_the_table_names_tests_that_exist() -> None:
     assert not [test for mutant in MUTANTS for test in mutant.tests if not (ROOT / test).exists()]
+
+
+def test_the_table_names_twenty_mutants_that_the_simulator_finds_alone() -> None:
+    assert sum(mutant.is_simulated for mutant in MUTANTS) >= 20
+
+
+def test_the_simulator_finds_a_fault_of_the_tail_and_two_of_the_cohorts() -> None:
+    # The others take longer: scripts/mutate --by simulation.
+    quick = [each for each in MUTANTS if "prev=place.prev" in each.new or "self._tail.extend" in each.old]
+    quick += [each for each in MUTANTS if each.new == "self.position = head"]
+    assert len(quick) == 3
+    with copy_of_tree() as copy:
+        assert all(simulation_finds(copy, mutant) for mutant in quick)

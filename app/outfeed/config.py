@@ -155,6 +155,11 @@ class Settings(BaseSettings):
         10, ge=0.05, le=1440, description="Minutes that edges admit clients after the origin has stopped."
     )
     origin_url: str | None = Field(None, description="Address of the origin server. Required by `outfeed edge`.")
+    trace_file: Path | None = Field(
+        None,
+        description="File for the decisions of the feed, for `outfeed verify --trace`. Each worker appends its process"
+        " id to the name.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged: debug, info, warning or error."
     )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import browser_tabs, crowd, engine, library, mix, slow, tab
+from scripts.soaks import browser_tabs, crowd, engine, library, mix, simulation, slow, tab
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Followers, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
@@ -67,6 +67,14 @@ SCHEMA_CHECKS = (
 )
 @click.option("--engine", "is_engine", is_flag=True, help="With --minutes: mix failures of an engine with two edges.")
 @click.option("--tabs", "has_tabs", is_flag=True, help="With --minutes: random steps of tabs that share a connection.")
+@click.option("--simulation", "is_simulation", is_flag=True, help="Only run simulated schedules, on all processors.")
+@click.option(
+    "--schedules",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="With --simulation: this many, from the seed on.",
+)
 @click.option("--seed", type=int, help="Repeat the moments and the order of an earlier run.")
 def main(
     rounds: int,
@@ -78,6 +86,8 @@ def main(
     schemathesis_minutes: float,
     is_engine: bool,
     has_tabs: bool,
+    is_simulation: bool,
+    schedules: int,
     seed: int | None,
 ) -> None:
     """Kill the server, connect 1,000 clients, prune, search and watch.
@@ -91,7 +101,9 @@ def main(
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     click.echo(f"seed {seed}")
     try:
-        if is_engine:
+        if is_simulation:
+            click.echo(simulation.run(schedules, seed))
+        elif is_engine:
             click.echo(engine.run(minutes or 2, random.Random(seed)))
         elif has_tabs:
             click.echo(browser_tabs.run(minutes or 2, random.Random(seed)))
@@ -172,12 +184,15 @@ def run_rounds(seed: int, rounds: int, events: int) -> None:
 def run_kills(rng: random.Random, numbers: Iterator[int]) -> tuple[int, int]:
     """Run the kill rounds. Return the log's length and the rounds."""
     events = done = 0
-    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
-        fill(server.database, REPLAYED)
-        with Followers(server, FOLLOWERS) as followers:
-            stage = Stage(server, followers, rng)
-            for done, bring_down in zip(numbers, programme(rng), strict=False):
-                events = run_round(stage, done, bring_down)
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as name:
+        folder = Path(name)
+        with Server(folder, trace_file=str(folder / simulation.TRACE)) as server:
+            fill(server.database, REPLAYED)
+            with Followers(server, FOLLOWERS) as followers:
+                stage = Stage(server, followers, rng)
+                for done, bring_down in zip(numbers, programme(rng), strict=False):
+                    events = run_round(stage, done, bring_down)
+        click.echo(simulation.check_trace(folder))
     return events, done
 
 

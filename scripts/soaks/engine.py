@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import redis
 
+from scripts.soaks.simulation import TRACE, check_trace
 from scripts.soaks.stage import Mismatch
 from tests.audience import Audience
 from tests.engines import GRANTS, Edge, RedisServer, Route, caught_up
@@ -110,10 +111,11 @@ def run(minutes: float, rng: random.Random) -> str:
         engine, replica = (stack.enter_context(RedisServer(folder_of(folder, name))) for name in ("one", "two"))
         replica.client.replicaof("127.0.0.1", str(engine.port))
         way = stack.enter_context(Route(engine))
-        origin = stack.enter_context(Server(folder, engine=way.url, heartbeat_secs=1))
+        trace = str(folder / TRACE)
+        origin = stack.enter_context(Server(folder, engine=way.url, heartbeat_secs=1, trace_file=trace))
         caught_up(engine, origin.database)
         assert origin.token
-        settings = {"engine": way.url, "heartbeat_secs": 1}
+        settings = {"engine": way.url, "heartbeat_secs": 1, "trace_file": trace}
         edges = [stack.enter_context(Edge(origin, engine, f"edge-{number}", **settings)) for number in range(2)]
         failures = Failures(way, replica, origin, edges, rng)
         audience = stack.enter_context(Audience(edges, VIEWERS))
@@ -128,7 +130,8 @@ def run(minutes: float, rng: random.Random) -> str:
         audience.complete(origin.database)
         _compare(audience)
         count = len(audience.viewers[0].events)
-    return f"{VIEWERS} viewers had all {count:,} events, over {dict(done)}"
+        traced = check_trace(folder)
+    return f"{VIEWERS} viewers had all {count:,} events, over {dict(done)}; {traced}"
 
 
 def folder_of(folder: Path, name: str) -> Path:

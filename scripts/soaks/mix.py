@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from scripts.soaks.simulation import TRACE, check_trace
 from scripts.soaks.stage import Mismatch
 from tests.clients import RawClient
 from tests.server import Server, writer
@@ -323,7 +324,7 @@ ALL = (*GENTLE, kill_all, kill_the_master)
 def run(minutes: float, rng: random.Random, folder: Path) -> str:
     """Mix for *minutes*; return what was done. Raises Mismatch."""
     began = time.monotonic()
-    with SteppedServer(folder, heartbeat_secs=1) as server:
+    with SteppedServer(folder, heartbeat_secs=1, trace_file=str(folder / TRACE)) as server:
         mix = Mix(server, folder, rng)
         with mix.running(), writer(server.database, RAW_PER_SECOND, "raw") as raw:
             mix.run(began + minutes * 40, ALL)
@@ -344,11 +345,12 @@ def run(minutes: float, rng: random.Random, folder: Path) -> str:
             viewer.compare(mix.recorded)
         committed = account_for(mix, {*raw, *mix.published})
     check_growth(before, after)
+    traced = check_trace(folder)
     shown = sum(len(segment.shown) for viewer in mix.viewers for segment in viewer.segments)
     verdicts = Counter(segment.kind for viewer in mix.viewers for segment in viewer.segments)
     return (
         f"{committed:,} events in {len(mix.recorded.histories)} epochs, all accounted for; {VIEWERS} viewers were shown"
-        f" all {shown:,} expected events ({_counts(verdicts)}); {_counts(mix.done)}; "
+        f" all {shown:,} expected events ({_counts(verdicts)}); {_counts(mix.done)}; {traced}; "
         + ", ".join(f"{name} {before[name]:,} → {after[name]:,}" for name in before)
     )
 

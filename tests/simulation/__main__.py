@@ -41,10 +41,11 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--no-shrink", action="store_true", help="only name the seed that fails")
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if found := first_failure(given.first, given.schedules, given.processes):
-        print(report(*found))
+        print(f"seed {found[0]} fails: {found[1]}" if given.no_shrink else report(*found))
         return 1
     print(f"{given.schedules:,} schedules from seed {given.first} on keep the protocol.")
     return 0

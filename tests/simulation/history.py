@@ -147,8 +147,8 @@ class Disk(MemorySource):
 class ProcessSource:
     """The file as one process reads it. Before and after each read is a seam.
 
-    A process that finds another file than before renews the epoch, as `Outbox` does. While *fails* is positive, each
-    read fails and counts it down.
+    A process that finds another file than before renews the epoch, as `Outbox` does. While `fails` is positive, each
+    read fails and counts it down. `page_fails` is for pages only.
     """
 
     origin_age = None
@@ -158,8 +158,13 @@ class ProcessSource:
         self._actors = actors
         self._inode = 0
         self._epoch = ""
-        self.fails = 0
+        self.fails = self.page_fails = 0
         self.has_failed = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the next read fails."""
+        return self.fails > 0 or self.page_fails > 0
 
     @property
     def is_current(self) -> bool:
@@ -171,6 +176,10 @@ class ProcessSource:
 
     def read_after(self, seq: int, limit: int) -> Page:
         self._actors.seam()
+        if self.page_fails:
+            self.page_fails -= 1
+            self.has_failed = True
+            raise SourceError("the disk fails")
         if self._inode != self._disk.inode:
             if self._epoch:
                 self._disk.renew_epoch(self._epoch)

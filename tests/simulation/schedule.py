@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,9 +13,9 @@ from tests.simulation.world import World
 
 # Weights of the steps of `World`.
 WEIGHTS = {
-    "write": 20, "write_unnoticed": 6, "tick": 14, "hold": 8, "join": 8, "resubscribe": 6, "unsubscribe": 1,
-    "acknowledge": 3, "ping": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2, "back_up": 2,
-    "restore": 1, "replace": 1, "rewind": 1, "fail": 2, "crash": 2,
+    "write": 20, "write_unnoticed": 6, "flow": 1, "tick": 14, "hold": 8, "join": 8, "resubscribe": 6, "unsubscribe": 1,
+    "acknowledge": 3, "ping": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2,
+    "back_up": 2, "restore": 1, "replace": 1, "rewind": 1, "fail": 2, "crash": 2,
 }  # fmt: skip
 ALWAYS = {"write": 20, "tick": 10, "join": 8}
 # In each schedule some steps are rare and some are frequent.
@@ -47,7 +48,9 @@ def schedule_of(seed: int) -> list[Step]:
     names = dice.choices(list(weights), list(weights.values()), k=dice.randint(10, 70))
     kinds = [dice.randrange(2**16) for _ in range(dice.choice((1, 2, 8)))]  # of viewers, so that some share a cohort
     return [
-        Step(name, dice.choice(kinds) if name == "join" else dice.randrange(2**16), *_numbers(dice), *dice.choice(paces))
+        Step(
+            name, dice.choice(kinds) if name == "join" else dice.randrange(2**16), *_numbers(dice), *dice.choice(paces)
+        )
         for name in names
     ]
 
@@ -56,13 +59,15 @@ def _numbers(dice: random.Random) -> tuple[int, int]:
     return dice.randrange(2**16), dice.randrange(2**16)
 
 
-def run(steps: list[Step], trace: Callable[[str], None] = lambda _: None) -> Exception | None:
+def run(
+    steps: list[Step], trace: Callable[[str], None] = lambda _: None, traces: Path | None = None
+) -> Exception | None:
     """Run *steps* in a new world. Return the breach, if there is one.
 
-    *trace* receives each step and each turn.
+    *trace* receives each step and each turn. The processes write their traces to the folder *traces*.
     """
     with pytest.MonkeyPatch.context() as monkeypatch:
-        world = World(monkeypatch)
+        world = World(monkeypatch, traces)
         world.actors.trace = trace
         try:
             for step in steps:

@@ -30,6 +30,7 @@ REQUESTS: tuple[dict[str, Any], ...] = (
     {"rate": 0, "types": ["a.*"]},
     {"rate": 0, "batch": True, "types": ["nothing.*"]},
     {"rate": 20, "types": ["x.y"]},
+    {"rate": 5, "batch": True},
 )
 
 
@@ -57,8 +58,10 @@ class Viewer:
         self.consumer = consumer
         self._filter = Filter(VIEWER.visible, tuple(request.get("types", ())))
         self.position = StartAt()
+        self._seen: dict[str, dict[int, str]] = {}
         self.model: Model | None = None
         self.connection: Connection | None = None
+        self.is_superseded = False
 
     @property
     def is_connected(self) -> bool:
@@ -76,7 +79,7 @@ class Viewer:
         self.model, self._asked = None, deque[Asked | None]()
         self._in_force: Asked | None = None
         self._rate, self._times = 0.0, deque[float]()
-        self._epochs = self._disk.epochs
+        self._epochs, self.is_superseded = self._disk.epochs, False
         self._first_position = self.position
         if self.is_stream:
             self._note(worker, start)
@@ -220,9 +223,17 @@ class Viewer:
         if asked.is_consumer:
             self.model.start = self._start_of_consumer(verdict)
         self.model.take_verdict(verdict, payload["after"])
+        self._require_same_history(verdict)
         self._keep_position()
         if payload["rate"] != self._rate:
             self._rate, self._times = payload["rate"], deque()
+
+    def _require_same_history(self, verdict: ToldVerdict) -> None:
+        """Require that a resumed client knows no other events."""
+        committed = self._disk.committed[verdict.epoch]
+        for seq, event_id in self._seen.get(verdict.epoch, {}).items():
+            if verdict.kind in ("resumed", "gap") and committed.get(seq, ("", ""))[0] != event_id:
+                raise Breach("S2", f"event {seq} of {verdict.epoch} was {event_id} and is {committed.get(seq)}")
 
     def _start_of_consumer(self, verdict: ToldVerdict) -> StartAt:
         """Return the start that the verdict must belong to."""
@@ -247,6 +258,7 @@ class Viewer:
             event_id, event_type = committed.get(event["seq"], ("", ""))
             if event_id != event["id"]:
                 raise Breach("S2", f"event {event['seq']} of {model.epoch} is {event['id']}, not {event_id}")
+            self._seen.setdefault(model.epoch, {})[event["seq"]] = event_id
             if not self._wants(event_type):
                 raise Breach("F1", f"event {event['seq']} of the type {event_type} does not match")
             if self._in_force and event_id in self._in_force.forgotten & self._disk.gone:
@@ -271,12 +283,15 @@ class Viewer:
 
     def _take_end(self, code: int, reason: str) -> None:
         if code == frames.SUPERSEDED and self.consumer is not None:
+            self.is_superseded = True
             return
         if code == frames.RESTARTING and self._worker.is_copy:
             return
         if code == frames.INTERNAL_ERROR and self._worker.source.has_failed:
             return
         if code == frames.POLICY and self.model is None:
+            return
+        if code == frames.OVERTAKEN and self._worker.source.has_failed:
             return
         if code != frames.OVERTAKEN:
             raise Breach("M1", f"the server closed with {code}: {reason}")

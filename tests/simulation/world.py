@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from outfeed.errors import SourceError
 from outfeed.feed import page_cache, relay, socket_writer, subscriber, tail
 from outfeed.feed.core import Core
 from outfeed.feed.stats import FeedStats
+from outfeed.feed.trace import Trace
 from outfeed.history import Item
 from outfeed.metrics import Metrics
 from outfeed.verify.model import Breach, StartAt
@@ -44,14 +46,16 @@ class World:
     """The state that the steps of a schedule change.
 
     Every step takes two numbers, which it interprets for the present state. A schedule is therefore valid without any
-    of its steps.
+    of its steps. Each process writes a trace to the folder *traces*, if there is one.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, traces: Path | None = None) -> None:
         self.actors = Actors()
         self._replace(monkeypatch)
         self.disk = Disk()
         self.checkpoints = MemoryCheckpoints(self.disk)
+        self._folder = traces
+        self._traces: list[Trace] = []
         self.viewers: list[Viewer] = []
         self._is_noticed = False
         self.workers = [self._make_worker() for _ in range(WORKERS)]
@@ -70,10 +74,17 @@ class World:
         return Worker(self.actors, ProcessSource(self.disk, self.actors), self._make_core)
 
     def _make_core(self, source: ProcessSource) -> Core:
-        stats = FeedStats(METRICS)
+        stats, trace = FeedStats(METRICS), self._make_trace()
         return Core(
-            source, self.checkpoints, self._record, heartbeat_secs=HEARTBEAT_SECS, workers=WORKERS, stats=stats
+            source, self.checkpoints, self._record, heartbeat_secs=HEARTBEAT_SECS, workers=WORKERS,
+            stats=stats, trace=trace,
         )  # fmt: skip
+
+    def _make_trace(self) -> Trace | None:
+        if self._folder is None:
+            return None
+        self._traces.append(Trace(self._folder / str(len(self._traces))))
+        return self._traces[-1]
 
     def _record(self, epoch: str, item: Item) -> None:
         self.actors.seam()
@@ -106,6 +117,8 @@ class World:
         """End all actors."""
         for worker in self.workers:
             self.actors.kill(worker)
+        for trace in self._traces:
+            trace.close()
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -114,12 +127,19 @@ class World:
         self.write_unnoticed(a, b)
         for worker in self.workers:
             worker.notice()
-        self._is_noticed = all(worker.is_ready and not worker.source.fails for worker in self.workers)
+        self._is_noticed = all(worker.is_ready and not worker.source.is_failing for worker in self.workers)
 
     def write_unnoticed(self, a: int, b: int) -> None:
         """Commit events, which the next poll finds."""
         self._is_noticed = False
         self.disk.commit((1, 1, 2, 5, 40)[a % 5], TYPES[b % 2], (0, 10, 3000)[b % 3])
+
+    def flow(self, a: int, b: int) -> None:
+        """Commit single events at short intervals."""
+        for _ in range(40):
+            self.write(0, a)
+            self.actors.pass_time((0.02, 0.05, 0.1)[b % 3])
+            self.run(random.Random(a), 50)
 
     def tick(self, a: int, b: int) -> None:
         """Let time pass."""
@@ -216,14 +236,18 @@ class World:
     def _is_served(self) -> bool:
         """Whether each worker is at the head of this file."""
         return all(
-            worker.source.is_current and not worker.source.fails and worker.core.hub.position == self.disk.last_seq
+            worker.source.is_current and not worker.source.is_failing and worker.core.hub.position == self.disk.last_seq
             for worker in self.workers
         )  # fmt: skip
 
     def fail(self, a: int, b: int) -> None:
         """Have some reads of one worker fail."""
         self._is_noticed = False
-        self.workers[a % WORKERS].source.fails = b % 40
+        source = self.workers[a % WORKERS].source
+        if b % 2:
+            source.fails = b % 40
+        else:
+            source.page_fails = b % 40
 
     def crash(self, a: int, b: int) -> None:
         """Kill a worker. With an odd *b* all, and the backup is in place then."""
@@ -245,15 +269,19 @@ class World:
         """Require that every viewer comes to the head."""
         end, dice = self.actors.now + FINISH_SECS, random.Random(0)
         for worker in self.workers:
-            worker.source.fails = 0
+            worker.source.fails = worker.source.page_fails = 0
         while self.actors.now < end:
-            for viewer in self.viewers:
+            for viewer in [each for each in self.viewers if not each.is_superseded]:
                 viewer.stall(None)
                 if not viewer.is_connected or viewer.model is None:
                     self._follow_again(viewer)
             self.actors.pass_time(0.25)
             self.run(dice, 1000)
-            if all(each.position == (self.disk.last_seq, self.disk.epoch) for each in self.viewers):
+            if all(
+                each.position == (self.disk.last_seq, self.disk.epoch)
+                for each in self.viewers
+                if not each.is_superseded
+            ):
                 return
         behind = [each.position for each in self.viewers]
         raise Breach("E1", f"viewers are at {behind}, and the head is {self.disk.last_seq} of {self.disk.epoch}")

@@ -75,8 +75,7 @@ class EdgeServices(Serving):
     def stop(self) -> None:
         """End the threads. Returns when they have ended."""
         self.waker.stop()
-        self.jobs.stop()
-        self.core.pacer.stop()
+        self.stop_feed()
         for part in self.parts:
             part.close()
         self.engine.close()

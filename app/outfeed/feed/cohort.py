@@ -57,13 +57,14 @@ class Membership:
 class CohortBatch(NamedTuple):
     """A batch for the members that the cohort had when it was encoded.
 
-    *start* is the cohort's position before the batch.
+    *start* is the cohort's position before the batch. *items* are its events.
     """
 
     cohort: Cohort
     batch: Batch
     start: int
     members: list[Membership]
+    items: list[Item] = []  # noqa: RUF012 - never changed
 
 
 class Cohort:
@@ -122,4 +123,4 @@ class Cohort:
         self.prev = batch.last
         if self.subscription.rate:
             self.due = next_due(self.due, now, self.subscription.rate)
-        return CohortBatch(self, batch, start, list(self.members))
+        return CohortBatch(self, batch, start, list(self.members), chunk)

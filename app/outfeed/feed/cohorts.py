@@ -20,6 +20,7 @@ from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.stats import FeedStats
 from outfeed.feed.subscription import Subscription
 from outfeed.feed.tail import Tail
+from outfeed.feed.trace import Trace
 from outfeed.history import Item
 
 
@@ -43,15 +44,17 @@ class Cohorts:
     never waits. It is never held while a batch is written. A thread that takes several locks takes this one first, then
     that of a client's writer.
 
-    *pacer* is told when a cohort is due. *wanted* is set when new events are wanted sooner than before.
+    *pacer* is told when a cohort is due. *wanted* is set when new events are wanted sooner than before. *trace* gets
+    the decisions.
     """
 
-    def __init__(self, pacer: Pacer, wanted: threading.Event, stats: FeedStats) -> None:
+    def __init__(self, pacer: Pacer, wanted: threading.Event, stats: FeedStats, trace: Trace | None) -> None:
         self.epoch = ""
         self.position = 0
         self._pacer = pacer
         self._wanted = wanted
         self._stats = stats
+        self._trace = trace
         self._lock = threading.Lock()
         self._tail = Tail(0)
         self._cohorts: dict[Subscription, list[Cohort]] = {}
@@ -191,6 +194,8 @@ class Cohorts:
                 return member
             cohort = self._cohort_for(subscription, member.place)
             cohort.add_member(member, member.place.prev)
+            if self._trace:
+                self._trace.note("join", client=client, epoch=epoch, cursor=cohort.position)
             if cohort.position < self.position or member.place.prev < self.position:
                 self._new_members[member] = None
                 self._pacer.plan(cohort.due)
@@ -202,13 +207,18 @@ class Cohorts:
         Returns False if the socket does not take all of *rest* at once.
         """
         place, writer = member.place, member.client.writer
-        batch = subscription.encode(subscription.filter.matching(rest), place.prev, self.epoch)
+        matching = subscription.filter.matching(rest)
+        batch = subscription.encode(matching, place.prev, self.epoch)
         with writer.lock:
             sent = writer.try_send(batch.data)
             if sent < len(batch.data):
                 member.place = stash_cut_piece(writer, batch, sent, place)
+                if self._trace and (got := [item for item in matching if item.seq <= member.place.cursor]):
+                    self._trace.note_sent(member.client, self.epoch, place.prev, got)
                 return False
         self._stats.note_sent(member.client.transport, len(batch.ends), len(batch.data))
+        if self._trace and matching:
+            self._trace.note_sent(member.client, self.epoch, place.prev, matching)
         member.place = place._replace(cursor=self.position, prev=batch.last)
         return True
 

@@ -17,6 +17,7 @@ from outfeed.feed.reader import FeedReader
 from outfeed.feed.relay import Relay
 from outfeed.feed.source import CheckpointStore, Source
 from outfeed.feed.stats import FeedStats
+from outfeed.feed.trace import Trace
 from outfeed.feed.waiters import Waiters
 from outfeed.history import Item
 from outfeed.metrics import Metrics
@@ -29,7 +30,8 @@ class Core:
     the rest that the last call returned is over or *wanted* is set. A test does so on one thread, with a clock, a
     source and sockets of its own (tests/feed/simulated.py).
 
-    *record* writes an item of an epoch to the high-water mark. It is called before that item is sent.
+    *record* writes an item of an epoch to the high-water mark. It is called before that item is sent. *trace* gets the
+    decisions, if there is one.
     """
 
     def __init__(
@@ -41,15 +43,17 @@ class Core:
         heartbeat_secs: float,
         workers: int = 1,
         stats: FeedStats | None = None,
+        trace: Trace | None = None,
     ) -> None:
+        self.trace = trace
         self.stats = stats or FeedStats(Metrics())
         self.wanted = threading.Event()
         self.pacer = Pacer()
         self.pages = PageCache(source)
         self.consumers = ConsumerConnections(checkpoints)
-        self.cohorts = Cohorts(self.pacer, self.wanted, self.stats)
+        self.cohorts = Cohorts(self.pacer, self.wanted, self.stats, trace)
         self.waiters = Waiters(self.cohorts, self.wanted)
-        self.hub = Hub(self.cohorts, self.waiters, self.stats)
+        self.hub = Hub(self.cohorts, self.waiters, self.stats, trace)
         self.relay = Relay(source, self.hub, self.consumers, self.pages, record, heartbeat_secs, workers)
         self.reader = FeedReader(source, self.pages, self.cohorts, self.waiters, self.relay)
 
@@ -64,7 +68,9 @@ class Core:
 
         *erased* is the total number of erased events. Heartbeats, verdicts and polls carry it, and long polls end.
         """
-        self.cohorts.forget()
-        self.pages.forget()
+        if self.trace:
+            self.trace.note("forget", epoch=self.hub.epoch, position=self.hub.position)
+        self.pages.forget()  # first, so that the relay notices an erasure during its read
+        self.hub.forget()
         self.hub.erased = erased or self.hub.erased
         self.waiters.wake_all()

@@ -15,6 +15,7 @@ from outfeed.feed.cohorts import Cohorts, Round, stash_cut_piece
 from outfeed.feed.encoding import Batch, Counters
 from outfeed.feed.stats import FeedStats
 from outfeed.feed.tail import Tail
+from outfeed.feed.trace import Trace
 from outfeed.feed.waiters import Waiters
 from outfeed.history import Item, Window
 from outfeed.log_message import LogMessage
@@ -26,10 +27,10 @@ log = logging.getLogger(__name__)
 class Hub:
     """The connected clients of one process.
 
-    `_lock` guards the set of clients. *cohorts* stores the positions of the live ones.
+    `_lock` guards the set of clients. *cohorts* stores the positions of the live ones. *trace* gets the decisions.
     """
 
-    def __init__(self, cohorts: Cohorts, waiters: Waiters, stats: FeedStats) -> None:
+    def __init__(self, cohorts: Cohorts, waiters: Waiters, stats: FeedStats, trace: Trace | None) -> None:
         self.stats = stats
         self.closing = threading.Event()
         self.erased = 0  # number of events erased from this history, as clients are told
@@ -37,6 +38,7 @@ class Hub:
         self.is_copy = False  # whether the source may be behind
         self._moved = threading.Condition()  # notified when the position or the epoch has changed
         self._cohorts = cohorts
+        self._trace = trace
         self._waiters = waiters
         self._lock = threading.Lock()
         self._clients: set[ConnectedClient] = set()
@@ -77,6 +79,8 @@ class Hub:
         self._restart(self.epoch, position, Tail(position), "pruning overtook the feed")
 
     def _restart(self, epoch: str, position: int, tail: Tail, reason: str) -> None:
+        if self._trace:
+            self._trace.note("begin", epoch=epoch, position=position, reason=reason, is_copy=self.is_copy)
         overtaken = self._cohorts.restart(epoch, position, tail)
         self._waiters.wake_all()
         self._notify()
@@ -88,10 +92,16 @@ class Hub:
 
         *items* are the new events up to *position*. Each client gets one write.
         """
+        if self._trace:
+            self._trace.note("publish", epoch=self.epoch, after=self.position, position=position, events=items)
         round_ = self._cohorts.advance(items, position)
         self._waiters.wake(items)
         self._notify()
         self._send(round_)
+
+    def forget(self) -> None:
+        """Empty the tail after an erasure."""
+        self._cohorts.forget()
 
     def flush(self) -> None:
         """Push the waiting events of paced cohorts that are due."""
@@ -115,6 +125,7 @@ class Hub:
         """
         cohort, batch = each.cohort, each.batch
         data, size = batch.data, len(batch.data)
+        push = self._trace.note_push(each, self.epoch, cohort.position) if self._trace else None
         for member in each.members:
             writer = member.client.writer
             try:
@@ -122,6 +133,8 @@ class Hub:
                     # `Subscriber.subscribe` leaves the cohort before it writes the verdict. This batch is therefore
                     # written before the verdict or skipped here. A client that has joined again is another member.
                     if member.cohort is not cohort:
+                        if push:
+                            push.missed.add(member.client)
                         continue
                     try:
                         sent = writer.try_send(data)
@@ -130,11 +143,15 @@ class Hub:
                     if sent == size:
                         continue
                     place = stash_cut_piece(writer, batch, sent, Place(each.start, batch.prev, cohort.due))
+                    if push:
+                        push.cut[member.client] = place.cursor
                 if self._cohorts.fall_behind(member, cohort, place):
                     member.client.wake()
             except Exception as error:  # noqa: BLE001 - the edge of a client: `_fail` logs it
                 self._cohorts.fall_behind(member, cohort, cohort.place)
                 self._fail([member.client], error)
+        if push:
+            push.is_done = True
 
     def _fail(self, clients: list[ConnectedClient], error: Exception) -> None:
         """Close *clients*, which have left their cohort because of *error*.

@@ -6,6 +6,7 @@ own thread then reads the source until the client has caught up.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import random
@@ -103,6 +104,8 @@ class Subscriber:
         counters = self._core.hub.counters.as_dict()
         given = {"channel": "events", "rate": rate, "principal": self.principal.fingerprint}
         payload = {**given, **verdict.as_dict(), "after": after, **counters}
+        if self._core.trace:
+            self._core.trace.note_verdict(self, request, wanted, dataclasses.replace(verdict, after=after))
         self.write(self.subscription.encoding.subscribed(payload))
 
     def acknowledge(self, seq: int) -> None:
@@ -125,6 +128,7 @@ class Subscriber:
         if self._state is not ClientState.IDLE:
             self._leave(ClientState.IDLE)
             self._core.consumers.release(self)
+            self._note("unsubscribe")
             self._idle_since = clock.monotonic()
 
     def _leave(self, state: ClientState) -> float:
@@ -224,6 +228,8 @@ class Subscriber:
         if not self.write(batch.data):
             return
         self._core.stats.note_sent(self.transport, len(batch.ends), len(batch.data))
+        if self._core.trace:
+            self._core.trace.note_sent(self, self.epoch, self.place.prev, chunk)
         rate, due = self.subscription.rate, self.place.due
         self._page = self._page[len(chunk) :]
         self.place = Place(batch.last, batch.last, next_due(due, clock.monotonic(), rate) if rate else due)
@@ -271,6 +277,7 @@ class Subscriber:
             self._core.cohorts.leave(self._membership)
             self._membership = None
         self._core.consumers.release(self)
+        self._note("disconnect")
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
@@ -300,4 +307,9 @@ class Subscriber:
         """
         if self.ending is None:
             self.ending = (code, reason)
+            self._note("end", code=code, reason=reason)
             self._wake()
+
+    def _note(self, kind: str, **fields: object) -> None:
+        if self._core.trace:
+            self._core.trace.note(kind, client=self, **fields)

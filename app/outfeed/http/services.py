@@ -19,6 +19,7 @@ from outfeed.feature import Part, Samples, registered, shipped_displays
 from outfeed.feed.core import Core
 from outfeed.feed.source import CheckpointStore, Source
 from outfeed.feed.stats import FeedStats
+from outfeed.feed.trace import Trace
 from outfeed.history import Item
 from outfeed.http import vitals
 from outfeed.http.admission import Admission, RateLimiter
@@ -71,6 +72,7 @@ class Serving:
         self.core = Core(
             source, checkpoints, record,
             heartbeat_secs=settings.heartbeat_secs, workers=settings.workers, stats=FeedStats(metrics),
+            trace=Trace(settings.trace_file) if settings.trace_file else None,
         )  # fmt: skip
         self.hub, self.relay = self.core.hub, self.core.relay
         self.rates = RateLimiter()
@@ -92,11 +94,19 @@ class Serving:
             {
                 "poll": Job(self.relay.poll, self.settings.poll_interval),
                 **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
+                **({"trace": Job(self.core.trace.write, 0.5)} if self.core.trace else {}),
                 **own,
                 **{name: job for part in self.parts for name, job in part.jobs.items()},
             },
             on_error=lambda name, error: self.metrics.note_error(f"job {name}", error),
         )
+
+    def stop_feed(self) -> None:
+        """Stop the jobs and the pacer, and write the rest of the trace."""
+        self.jobs.stop()
+        self.core.pacer.stop()
+        if self.core.trace:
+            self.core.trace.close()
 
     def unready_reasons(self) -> list[str]:
         """Return why the feed is not current, one sentence for each reason."""
@@ -188,8 +198,7 @@ class Services(Serving):
         for part in self.parts:  # before the jobs, whose end takes a wait
             part.stop()
         self.notifier.stop()
-        self.jobs.stop()
-        self.core.pacer.stop()
+        self.stop_feed()
         for part in self.parts:
             part.close()
         self.mark.close()

@@ -6,6 +6,7 @@ import functools
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 
@@ -16,6 +17,7 @@ from outfeed.verify.checks import CHECKS
 from outfeed.verify.destructive import Command, check_kill, check_prune, check_restore
 from outfeed.verify.results import Result, result_of
 from outfeed.verify.server import EVENT_TYPE, VerifiedServer
+from outfeed.verify.trace import check_traces
 
 DESTRUCTIVE: dict[str, Callable[[VerifiedServer, Command], list[Result]]] = {
     "prune": check_prune,
@@ -36,7 +38,8 @@ def _shell(_: click.Context, __: click.Parameter, value: str | None) -> Command 
 
 
 @click.command()
-@click.argument("url", callback=http_address, required=False)
+@click.argument("targets", metavar="[URL | FILE...]", nargs=-1)
+@click.option("--trace", "is_trace", is_flag=True, help="Check the files that a server wrote to OUTFEED_TRACE_FILE.")
 @click.option("--destructive", "is_destructive", is_flag=True, help="Allow --prune, --restore and --kill.")
 @click.option(
     "--prune", callback=_shell, metavar="COMMAND", help="Takes every event out of the window, and is run once."
@@ -44,7 +47,16 @@ def _shell(_: click.Context, __: click.Parameter, value: str | None) -> Command 
 @click.option("--restore", callback=_shell, metavar="COMMAND", help="Restores an older backup, and is run once.")
 @click.option("--kill", callback=_shell, metavar="COMMAND", help="Kills and restarts the server, and is run once.")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one result per line.")
-def verify(url: str | None, is_destructive: bool, is_json: bool, **given: Command | None) -> None:
+@click.pass_context
+def verify(
+    context: click.Context,
+    /,
+    targets: tuple[str, ...],
+    is_trace: bool,
+    is_destructive: bool,
+    is_json: bool,
+    **given: Command | None,
+) -> None:
     """Check a running server against the protocol.
 
     Connects to the server at URL (by default OUTFEED_URL, else OUTFEED_BIND) over WebSocket, server-sent events, long
@@ -52,11 +64,21 @@ def verify(url: str | None, is_destructive: bool, is_json: bool, **given: Comman
     verify.probe, creates consumers and removes them. Sends OUTFEED_TOKEN, which needs the scopes read and write. Exits
     1 if the server breaks a sentence.
 
+    With --trace it connects to no server. It checks what the workers of one server wrote to OUTFEED_TRACE_FILE, a FILE
+    for each worker, and names the first line that breaks a sentence.
+
     \b
-    Example:
+    Examples:
       OUTFEED_TOKEN=outfeed_… outfeed verify http://127.0.0.1:8000
+      outfeed verify --trace feed.trace.*
     """
     commands = {name: command for name, command in given.items() if command is not None}
+    if is_trace:
+        _verify_traces(targets, commands)
+        return
+    if len(targets) > 1:
+        raise click.UsageError("Give one URL, or --trace and files.")
+    url = http_address(context, None, targets[0]) if targets else None
     if bool(commands) != is_destructive:
         raise click.UsageError("Give --destructive together with at least one of --prune, --restore and --kill.")
     target = VerifiedServer(*remote(url))
@@ -69,6 +91,20 @@ def verify(url: str | None, is_destructive: bool, is_json: bool, **given: Comman
         show.say(_summary(target, results))
     if any(each.breach for each in results):
         raise SystemExit(1)
+
+
+def _verify_traces(files: tuple[str, ...], commands: dict[str, Command]) -> None:
+    if not files or commands:
+        raise click.UsageError("Give --trace with files, and without --prune, --restore and --kill.")
+    try:
+        result = check_traces(map(Path, files))
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+    if result.breach is not None:
+        show.say(f"{result.breach.file}:{result.breach.line}: {result.breach.breach}")
+        raise SystemExit(1)
+    said = f"{result.lines:,} lines keep the protocol: {result.pushes:,} writes to {result.clients:,} subscriptions."
+    show.say(said + (f" The trace ends early: {result.note}." if result.note else ""))
 
 
 def _run(target: VerifiedServer, commands: dict[str, Command]) -> Iterator[Result]:
