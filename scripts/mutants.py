@@ -444,7 +444,7 @@ def simulation_finds(copy: Path, mutant: Mutant) -> bool:
 def fails(copy: Path, mutant: Mutant, command: list[str], *, is_hang_noticed: bool = True) -> bool:
     """Return whether Python with *command* fails with the mutant.
 
-    Many schedules without a failure may take longer than the limit: that is no failure.
+    Many schedules without a failure may take longer than the limit. They count as passed.
     """
     path = copy / "app/outfeed" / mutant.file
     original = path.read_text()
