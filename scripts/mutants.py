@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("app", "migrations", "scripts", "tests", "pyproject.toml", "setup.cfg")
 TIMEOUT_SECS = 60  # a mutant that hangs counts as noticed
 SCHEDULES = 1000
-SIMULATED = ("feed/", "history.py")
+SIMULATED = ("edge/", "feed/", "history.py")
 MEMORY_BYTES = 4 * 2**30
 
 
@@ -47,6 +47,7 @@ class Mutant(NamedTuple):
 COHORTS = ("tests/feed/test_cohorts.py", "tests/feed/test_core.py", "tests/feed/test_hub.py")
 SUBSCRIBER = ("tests/feed/test_subscriber.py", "tests/feed/test_hub.py", "tests/feed/test_pace.py")
 HUB = ("tests/feed/test_hub.py", "tests/feed/test_subscriber.py", "tests/feed/test_another_history.py")
+UPLINK = ("tests/edge/test_uplink.py", "tests/edge/test_scripts.py")
 RELAY = ("tests/feed/test_relay.py", "tests/feed/test_core.py")
 CONSUMERS = ("tests/feed/test_consumers.py", "tests/store/test_checkpoint.py")
 CHECKPOINT = ("tests/store/test_checkpoint.py", "tests/consumers")
@@ -345,6 +346,30 @@ MUTANTS = (
         "            older[0].ask_to_end(frames.SUPERSEDED, _REASON)\n",
         "            pass\n",
         CONSUMERS,
+    ),
+    # --- edge: the engine, its failovers and its edges
+    Mutant("edge/comparison.py", "if is_published and own_epoch != window.epoch:", "if False:", UPLINK),
+    Mutant("edge/comparison.py", "if max(held.position, held.target) > window.last_seq:", "if False:", UPLINK),
+    Mutant("edge/comparison.py", "return ours is not None and ours != held.checksum", "return False", UPLINK),
+    Mutant("edge/uplink.py", "if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:", "if is_cut:", UPLINK),
+    Mutant(
+        "edge/uplink.py",
+        "if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:",
+        "if {page.window.epoch, facts.epoch} != {place.epoch}:",
+        UPLINK,
+    ),
+    Mutant("edge/uplink.py", " and held.position >= window.first_seq - 1", "", UPLINK),
+    Mutant("edge/uplink.py", "start = max(window.first_seq - 1, newest)", "start = window.last_seq", UPLINK),
+    Mutant("edge/uplink.py", "        self._note_published(own, window.epoch)\n", "", UPLINK),
+    Mutant("edge/stream.py", "if head.position < head.target:", "if False:", UPLINK),
+    Mutant(
+        "feed/relay.py",
+        "            if window.is_copy:\n                return False",
+        "            if False:\n                return False",
+        ("tests/feed/test_behind.py",),
+    ),
+    Mutant(
+        "feed/subscription.py", "(after > head and not window.is_copy)", "after > head", ("tests/feed/test_behind.py",)
     ),
     # --- store
     Mutant(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from outfeed.edge.owner import Ownership
 from outfeed.errors import SourceError
 from outfeed.history import Item, Page
 from outfeed.principal import Wanted
@@ -45,11 +46,17 @@ class Disk(MemorySource):
         self.gone: set[str] = set()
         self.published = ""
         self.served: set[str] = set()
+        self.owners: dict[int, Ownership] = {}
         self._log: Log = {}
         self.committed: dict[str, Log] = {self.epoch: self._log}
         self._marks: dict[str, tuple[int, str | None]] = {}
         self._written = 0
         self._backup = self._copy()
+
+    @property
+    def path(self) -> Disk:
+        """The file itself, which stands for its path."""
+        return self
 
     @property
     def history(self) -> tuple[str, int]:

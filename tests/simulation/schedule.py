@@ -16,6 +16,7 @@ WEIGHTS = {
     "write": 20, "write_unnoticed": 6, "flow": 1, "tick": 14, "hold": 8, "join": 8, "resubscribe": 6, "unsubscribe": 1,
     "acknowledge": 3, "ping": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2,
     "back_up": 2, "restore": 1, "replace": 1, "rewind": 1, "fail": 2, "crash": 2,
+    "lose_engine": 2, "revive_engine": 3, "flush_engine": 1, "replicate": 3, "fail_over": 2, "drop_replies": 2,
 }  # fmt: skip
 ALWAYS = {"write": 20, "tick": 10, "join": 8}
 # In each schedule some steps are rare and some are frequent.

@@ -127,7 +127,7 @@ class Viewer:
     @property
     def lacks(self) -> Collection[int]:
         """The events that a live client without a pace has not received."""
-        if self.model is None or self.is_waiting or self._rate or self._socket.was_stalled:
+        if self.model is None or self.is_waiting or self._rate or self._socket.was_stalled or self._worker.is_copy:
             return ()
         if self._connected.subscriber.state is not ClientState.LIVE or self.model.epoch != self._disk.epoch:
             return ()
@@ -285,7 +285,7 @@ class Viewer:
         if code == frames.SUPERSEDED and self.consumer is not None:
             self.is_superseded = True
             return
-        if code == frames.RESTARTING and self._worker.is_copy:
+        if self._worker.is_copy and code in (frames.RESTARTING, frames.OVERTAKEN):
             return
         if code == frames.INTERNAL_ERROR and self._worker.source.has_failed:
             return

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from outfeed.edge.stream import EngineStream
+from outfeed.edge.uplink import Uplink
 from outfeed.errors import ClientGone, ForbiddenConsumer, Overtaken, SourceError, Superseded, UnknownName
 from outfeed.feed import dialogue, frames
 from outfeed.feed.client import ClientState
@@ -22,6 +24,7 @@ from tests.simulation.sockets import Socket
 HEARTBEAT_SECS = 15.0
 POLL_SECS = 1.0
 CLOSE_SECS = 1.0
+UPLINK_RETRY_SECS = 0.2
 
 
 class Worker:
@@ -64,6 +67,20 @@ class Worker:
             self.core.relay.poll()
             self.actors.sleep(POLL_SECS)
 
+    def run_uplink(self, uplink: Uplink) -> None:
+        """Feed the engine from this process, as its thread does."""
+
+        def run() -> None:
+            uplink.restart()
+            while True:
+                try:
+                    uplink.step()
+                except (SourceError, OSError):
+                    uplink.restart()
+                    self.actors.sleep(UPLINK_RETRY_SECS)
+
+        self.actors.start("uplink", self, run)
+
     def notice(self) -> None:
         """Have the commit notifier see a commit."""
         self._is_noticed = True
@@ -88,6 +105,14 @@ class Worker:
             self.forgotten |= erased
 
         self.actors.start("forget", self, run)
+
+
+class EdgeSource(EngineStream):
+    """The engine as an edge reads it. Its failures are the engine's."""
+
+    fails = page_fails = 0
+    is_failing = False
+    has_failed = True
 
 
 class Connection:

@@ -6,14 +6,20 @@ always gives the same run. Every message of every viewer is compared with the mo
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from outfeed import clock
+from outfeed.config import Settings
+from outfeed.edge import comparison, uplink
+from outfeed.edge.rules import fingerprint
+from outfeed.edge.uplink import Uplink
 from outfeed.errors import SourceError
 from outfeed.feed import page_cache, relay, socket_writer, subscriber, tail
 from outfeed.feed.core import Core
@@ -24,9 +30,10 @@ from outfeed.metrics import Metrics
 from outfeed.verify.model import Breach, StartAt
 from tests.feed.fake_source import MemoryCheckpoints
 from tests.simulation.actors import Actors, Poller, replace_threads
+from tests.simulation.engine import SimulatedEngine, SimulatedOwnerFile, SimulatedStore
 from tests.simulation.history import TYPES, Disk, ProcessSource
 from tests.simulation.viewer import REQUESTS, Viewer
-from tests.simulation.workers import HEARTBEAT_SECS, Worker
+from tests.simulation.workers import HEARTBEAT_SECS, EdgeSource, Worker
 
 WORKERS = 2
 MAX_VIEWERS = 6
@@ -40,6 +47,7 @@ LIMITS = (
 )  # fmt: skip
 # The library's counters cost more than a whole run. They decide nothing.
 METRICS = Metrics()
+SETTINGS = Settings(engine_events=1000)
 
 
 class World:
@@ -58,7 +66,13 @@ class World:
         self._traces: list[Trace] = []
         self.viewers: list[Viewer] = []
         self._is_noticed = False
-        self.workers = [self._make_worker() for _ in range(WORKERS)]
+        self.engine = SimulatedEngine(self.actors)
+        self.engine.on_append = self._notice_append
+        self.edges: list[Worker] = []
+        self.workers = [self._make_worker(index) for index in range(WORKERS)]
+        self.run(random.Random(0), 1000)
+        source = EdgeSource(self.engine, "http://origin", fingerprint(SETTINGS), lambda _: None)  # type: ignore[arg-type]
+        self.edges.append(Worker(self.actors, source, self._make_edge, is_copy=True))
         self.run(random.Random(0), 1000)
 
     def _replace(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +83,32 @@ class World:
         monkeypatch.setattr(clock, "now", lambda: START + timedelta(seconds=actors.now))
         for module, name, limit in LIMITS:
             monkeypatch.setattr(module, name, limit)
+        for module in (uplink, comparison):
+            monkeypatch.setattr(module, "store", SimulatedStore)
+        monkeypatch.setattr(uplink, "OwnerFile", SimulatedOwnerFile)
+        numbers = itertools.count(1)
+        monkeypatch.setattr(uplink, "secrets", SimpleNamespace(token_hex=lambda _: str(next(numbers))))
 
-    def _make_worker(self) -> Worker:
-        return Worker(self.actors, ProcessSource(self.disk, self.actors), self._make_core)
+    def _make_worker(self, index: int) -> Worker:
+        """Start a worker. The first one feeds the engine."""
+        worker = Worker(self.actors, ProcessSource(self.disk, self.actors), self._make_core)
+        if index == 0:
+            process = SimpleNamespace(
+                database=self.disk, metrics=METRICS, outbox=worker.source, core=worker.core, settings=SETTINGS
+            )  # fmt: skip
+            worker.run_uplink(Uplink(process, self.engine))  # type: ignore[arg-type]
+        return worker
+
+    def _make_edge(self, source: EdgeSource) -> Core:
+        stats, trace = FeedStats(METRICS), self._make_trace()
+        checkpoints = MemoryCheckpoints(self.disk)
+        return Core(
+            source, checkpoints, lambda *_: None, heartbeat_secs=HEARTBEAT_SECS, workers=1, stats=stats, trace=trace
+        )  # type: ignore[arg-type] # fmt: skip
+
+    def _notice_append(self) -> None:
+        for edge in self.edges:
+            edge.notice()
 
     def _make_core(self, source: ProcessSource) -> Core:
         stats, trace = FeedStats(METRICS), self._make_trace()
@@ -96,7 +133,7 @@ class World:
         self.actors.run(dice, seams, turns)
         for viewer in self.viewers:
             viewer.read()
-        for worker in self.workers:
+        for worker in [*self.workers, *self.edges]:
             self._require_working(worker)
         if self._is_noticed and self.actors.is_at_rest and not self.actors.is_late:
             self._require_promptness()
@@ -115,7 +152,7 @@ class World:
 
     def close(self) -> None:
         """End all actors."""
-        for worker in self.workers:
+        for worker in [*self.workers, *self.edges]:
             self.actors.kill(worker)
         for trace in self._traces:
             trace.close()
@@ -240,6 +277,30 @@ class World:
             for worker in self.workers
         )  # fmt: skip
 
+    def lose_engine(self, _: int, __: int) -> None:
+        """Have no call of the engine succeed."""
+        self.engine.is_down = True
+
+    def revive_engine(self, _: int, __: int) -> None:
+        """Have the engine answer again."""
+        self.engine.is_down = False
+
+    def flush_engine(self, _: int, __: int) -> None:
+        """Have the engine lose all its content."""
+        self.engine.flush()
+
+    def replicate(self, _: int, __: int) -> None:
+        """Bring the engine's replica up to date."""
+        self.engine.replicate()
+
+    def fail_over(self, _: int, __: int) -> None:
+        """Promote the engine's replica, without the newest events."""
+        self.engine.fail_over()
+
+    def drop_replies(self, a: int, _: int) -> None:
+        """Lose the next replies of the engine."""
+        self.engine.drops = 1 + a % 3
+
     def fail(self, a: int, b: int) -> None:
         """Have some reads of one worker fail."""
         self._is_noticed = False
@@ -261,13 +322,14 @@ class World:
             self.disk.replace()
         self.disk.compare_with_mark()
         for index in range(WORKERS) if b % 2 else [a % WORKERS]:
-            self.workers[index] = self._make_worker()
+            self.workers[index] = self._make_worker(index)
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Require that every viewer comes to the head."""
         end, dice = self.actors.now + FINISH_SECS, random.Random(0)
+        self.engine.is_down, self.engine.drops = False, 0
         for worker in self.workers:
             worker.source.fails = worker.source.page_fails = 0
         while self.actors.now < end:
@@ -303,7 +365,7 @@ class World:
 
     def _worker(self, number: int) -> Worker | None:
         """Return a worker that has started."""
-        ready = [worker for worker in self.workers if worker.is_ready]
+        ready = [worker for worker in [*self.workers, *self.edges] if worker.is_ready]
         return ready[number % len(ready)] if ready else None
 
     def _pick(self, a: int, fits: Callable[[Viewer], bool]) -> list[Viewer]:
