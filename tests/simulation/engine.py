@@ -6,7 +6,6 @@ tests/edge/test_scripts.py describes the scripts. Each is one step of this engin
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +17,16 @@ from outfeed.errors import EngineDown
 from tests.simulation.actors import Actors
 from tests.simulation.history import Disk
 
+# The replica gets the content before about one in so many appends.
+REPLICA_LAG = 3
+
 
 @dataclass
 class State:
-    """The content of one engine. *entries* is None without a stream."""
+    """The content of one engine.
+
+    *entries* is None without a stream.
+    """
 
     head: dict[str, Any] = field(default_factory=dict)
     entries: dict[int, tuple[bytes, str, str]] | None = None
@@ -29,9 +34,9 @@ class State:
 
 
 class SimulatedEngine:
-    """An engine with a replica that lags. Before and after each call is a seam.
+    """An engine with a replica that lags.
 
-    `is_down`: no call succeeds. `drops`: of so many calls the reply is lost. *on_append* is called after each append.
+    Before and after each call is a seam. `is_down`: no call succeeds. `drops`: of so many calls the reply is lost. *on_append* is called after each append.
     """
 
     def __init__(self, actors: Actors) -> None:
@@ -54,11 +59,13 @@ class SimulatedEngine:
 
     def replicate(self) -> None:
         """Bring the replica up to date."""
-        self._replica = deepcopy(self._state)
+        entries = self._state.entries
+        self._replica = State(dict(self._state.head), None if entries is None else dict(entries), self._state.position)
 
     def fail_over(self) -> None:
         """Promote the replica, which lacks the newest changes."""
-        self._state = deepcopy(self._replica)
+        self._state = self._replica
+        self.replicate()
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -108,6 +115,8 @@ class SimulatedEngine:
             return [b"lost"]
         if self._state.position != before:
             return [b"at", self._state.position]
+        if parts and before % REPLICA_LAG == 0:
+            self.replicate()
         for at in range(0, len(parts), 4):
             seq, body, written_at, checksum = parts[at : at + 4]
             entries[seq] = (body, written_at, checksum)
