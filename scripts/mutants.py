@@ -351,14 +351,20 @@ MUTANTS = (
     Mutant("edge/comparison.py", "if is_published and own_epoch != window.epoch:", "if False:", UPLINK),
     Mutant("edge/comparison.py", "if max(held.position, held.target) > window.last_seq:", "if False:", UPLINK),
     Mutant("edge/comparison.py", "return ours is not None and ours != held.checksum", "return False", UPLINK),
-    Mutant("edge/uplink.py", "if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:", "if is_cut:", UPLINK),
+    Mutant(
+        "edge/uplink.py",
+        "if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:",
+        "if is_cut:",
+        UPLINK,
+        is_simulated=True,
+    ),
     Mutant(
         "edge/uplink.py",
         "if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:",
         "if {page.window.epoch, facts.epoch} != {place.epoch}:",
         UPLINK,
     ),
-    Mutant("edge/uplink.py", " and held.position >= window.first_seq - 1", "", UPLINK),
+    Mutant("edge/uplink.py", " and held.position >= window.first_seq - 1", "", UPLINK, is_simulated=True),
     Mutant("edge/uplink.py", "start = max(window.first_seq - 1, newest)", "start = window.last_seq", UPLINK),
     Mutant("edge/uplink.py", "        self._note_published(own, window.epoch)\n", "", UPLINK),
     Mutant("edge/stream.py", "if head.position < head.target:", "if False:", UPLINK),
@@ -367,9 +373,14 @@ MUTANTS = (
         "            if window.is_copy:\n                return False",
         "            if False:\n                return False",
         ("tests/feed/test_behind.py",),
+        is_simulated=True,
     ),
     Mutant(
-        "feed/subscription.py", "(after > head and not window.is_copy)", "after > head", ("tests/feed/test_behind.py",)
+        "feed/subscription.py",
+        "(after > head and not window.is_copy)",
+        "after > head",
+        ("tests/feed/test_behind.py",),
+        is_simulated=True,
     ),
     # --- store
     Mutant(

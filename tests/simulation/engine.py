@@ -36,7 +36,8 @@ class State:
 class SimulatedEngine:
     """An engine with a replica that lags.
 
-    Before and after each call is a seam. `is_down`: no call succeeds. `drops`: of so many calls the reply is lost. *on_append* is called after each append.
+    Before and after each call is a seam. `is_down`: no call succeeds. `drops`: of so many calls the reply is lost.
+    `on_append` is called after each append.
     """
 
     def __init__(self, actors: Actors) -> None:

@@ -71,6 +71,7 @@ def run(
         world = World(monkeypatch, traces)
         world.actors.trace = trace
         try:
+            world.start()
             for step in steps:
                 trace(step.name)
                 getattr(world, step.name)(step.a, step.b)

@@ -69,6 +69,10 @@ class World:
         self.engine = SimulatedEngine(self.actors)
         self.engine.on_append = self._notice_append
         self.edges: list[Worker] = []
+        self.workers: list[Worker] = []
+
+    def start(self) -> None:
+        """Start two workers, then an edge."""
         self.workers = [self._make_worker(index) for index in range(WORKERS)]
         self.run(random.Random(0), 1000)
         source = EdgeSource(self.engine, "http://origin", fingerprint(SETTINGS), lambda _: None)  # type: ignore[arg-type]
