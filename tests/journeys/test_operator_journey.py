@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -12,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.receiver import Post, Receiver, Reply
 from tests.server import Server
-from tests.waits import wait_until
+from tests.waits import PATIENCE_SECS, wait_until
 
 
 @pytest.fixture
@@ -67,13 +68,34 @@ def _add_webhook(page: Page, name: str, url: str) -> str:
     return page.locator("pre").inner_text()
 
 
+def _add_target(page: Page, name: str, url: str) -> str:
+    """Add a webhook for notices and return its secret."""
+    _choose(page, "Targets")
+    page.get_by_role("link", name="Webhook", exact=True).click()
+    page.get_by_role("textbox", name="Name").fill(name)
+    page.get_by_label("URL").fill(url)
+    page.get_by_role("button", name="Add the target").click()
+    return page.locator("pre").inner_text()
+
+
+def _add_alert(page: Page, name: str, query: str, target: str) -> None:
+    _choose(page, "Alerts")
+    page.get_by_role("textbox", name="Name").fill(name)
+    page.get_by_role("textbox", name="Events").fill(query)
+    page.get_by_role("textbox", name="Targets").fill(target)
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_text(f"The alert {name} is active")).to_be_visible()
+
+
 def _post_event(server: Server, token: str, **event: object) -> None:
     body = {"event_type": "order.paid", "source": "shop", **event}
     headers = {"Authorization": f"Bearer {token}"}
     assert httpx.post(f"{server.url}/api/events", json=body, headers=headers, trust_env=False).status_code == 201
 
 
-def test_from_nothing_to_a_delivery_that_failed_and_was_sent_again(server: Server, tab: Page, browser: Browser) -> None:
+def test_from_nothing_to_a_delivery_that_is_sent_again_and_an_alert_over_a_kill(
+    server: Server, tab: Page, browser: Browser
+) -> None:
     tab.goto(server.sign_in_link())
     tab.get_by_role("button", name="Sign in").click()
     link = _invite(tab, "ann")
@@ -111,6 +133,28 @@ def test_from_nothing_to_a_delivery_that_failed_and_was_sent_again(server: Serve
     accepted = [post for post in receiver.posts if post.path == "/hook"]
     assert [post.body["data"]["id"] for post in accepted] == ["order-1", "order-1"]
     assert len({post.id for post in receiver.posts}) == 1, "each attempt has the id of the message"
+
+    is_killed = threading.Event()
+
+    def answer_after_the_kill(_: Post) -> Reply:
+        is_killed.wait(PATIENCE_SECS)
+        return Reply()
+
+    with Receiver(behave=answer_after_the_kill) as ops:
+        ops.secret = _add_target(tab, "ops", ops.url)
+        tab.get_by_role("link", name="Done").click()
+        _add_alert(tab, "paid", "type:order.paid", "ops")
+        _post_event(server, token, id="order-2", data={"amount": 15})
+        wait_until(lambda: ops.posts, "the notice is in flight")
+        server.kill()
+        is_killed.set()
+        server.start()
+        wait_until(lambda: len(ops.posts) == 2, "the notice that was in flight comes again")
+        tab.goto(f"{server.url}/admin/alerts/rule/paid")
+        _reload_until(tab, tab.get_by_role("cell", name="delivered"))
+    assert ops.problems == []
+    assert len({post.id for post in ops.posts}) == 1, "the receiver can drop the repeated notice"
+    assert ops.posts[0].body["data"]["event"]["id"] == "order-2"
     _see_each_step_in_the_log(tab)
 
 
@@ -146,4 +190,6 @@ def _see_each_step_in_the_log(page: Page) -> None:
         "OPERATOR added the webhook orders",
         "OPERATOR changed the webhook orders",
         "OPERATOR sent seq 6 to webhook orders again",
+        "OPERATOR added the target ops",
+        "OPERATOR added the alert paid",
     ]
