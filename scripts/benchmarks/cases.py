@@ -24,7 +24,7 @@ from scripts.benchmarks.load import Outcome, Phase
 from scripts.benchmarks.producers import Call, api_call, mcp_call, produce
 from scripts.benchmarks.servers import HOST, Checkout, Server, fill
 from scripts.benchmarks.session import LoadSession, Written, catch_up
-from scripts.benchmarks.writer import INSERT
+from scripts.benchmarks.writer import INSERT, SqliteSink
 
 PACED_PER_SECOND = 100.0
 COMMIT_SIZE = 100
@@ -198,8 +198,11 @@ def measure_write(stage: Stage, _: int) -> Figures:
     figures = _calls(stage)
     with stage.server(1) as server:
         _post(server, 1, COMMIT_SIZE, COMMIT_SIZE)
+        inserted, posted = _insert(server, events), _post(server, 4, COMMIT_SIZE, events)
         return figures | {
-            "posted_per_s": _post(server, 4, COMMIT_SIZE, events),
+            "inserted_per_s": inserted,
+            "posted_per_s": posted,
+            "posted_ratio": posted / inserted,
             "one_per_s": _post(server, 1, COMMIT_SIZE, events),
             "hundred_per_s": _post(server, 100, COMMIT_SIZE, events),
             "singles_per_s": _post(server, 100, 1, events // 20),
@@ -222,6 +225,19 @@ def measure_watch(stage: Stage, _: int) -> Figures:
     script = Path(__file__).with_name("watched_writes.py")
     written = maker.run("-P", str(script), json.dumps(order), program="python", timeout_secs=WATCHED_SECS)
     return dict(json.loads(written))
+
+
+def _insert(server: Server, events: int) -> float:
+    """Insert *events* rows in commits of COMMIT_SIZE while the server runs.
+
+    Returns events/s.
+    """
+    rows = [event.make(number, 0) for number in range(1, events + 1)]
+    with closing(SqliteSink(str(server.database), COMMIT_SIZE)) as sink:
+        began = time.monotonic()
+        for row in rows:
+            sink.put(row)
+        return events / (time.monotonic() - began)
 
 
 def _post(server: Server, producers: int, batch: int, events: int) -> float:
@@ -283,6 +299,8 @@ LABELS = {
     "log_event_us": "log_event, µs",
     "insert_us": "the bare INSERT, µs",
     "log_event_ratio": "log_event ÷ INSERT",
+    "inserted_per_s": "INSERTs in commits of 100: events/s",
+    "posted_ratio": "POST of 100 events, 4 producers ÷ these INSERTs",
     "posted_per_s": "POST of 100 events, 4 producers: events/s",
     "one_per_s": "POST of 100 events, 1 producer: events/s",
     "hundred_per_s": "POST of 100 events, 100 producers: events/s",
