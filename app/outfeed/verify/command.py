@@ -68,7 +68,7 @@ def verify(
     for each worker, and names the first line that breaks a sentence.
 
     \b
-    Examples:
+    Example:
       OUTFEED_TOKEN=outfeed_… outfeed verify http://127.0.0.1:8000
       outfeed verify --trace feed.trace.*
     """
