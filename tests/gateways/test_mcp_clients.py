@@ -153,7 +153,7 @@ class Exchange:
     """A writer of events and a follower of the feed.
 
     Each call is repeated until it succeeds, as an agent repeats it. A client that ends with its connection is opened
-    again.
+    again. The work begins when the clients of both are open.
     """
 
     def __init__(self, server: Server, open_client: OpenClient) -> None:
@@ -164,6 +164,7 @@ class Exchange:
         self.verdicts: set[str] = set()
         self.failures = 0
         self.clients = 0
+        self._are_open = anyio.Event()
         self.place: dict[str, Any] = {}
 
     async def run(self) -> None:
@@ -177,9 +178,12 @@ class Exchange:
 
     async def _persist(self, work: Callable[[Client], Awaitable[None]], done: list[str]) -> None:
         while len(done) < EVENTS:
-            self.clients += 1
             try:
                 async with self._open_client(self._server) as client:
+                    self.clients += 1
+                    if self.clients == 2:
+                        self._are_open.set()
+                    await self._are_open.wait()
                     while len(done) < EVENTS:
                         try:
                             await work(client)
