@@ -157,8 +157,8 @@ def test_rows_removed_by_a_restore_disappear_with_a_notice(
     log = context.new_page()
     open_log(log, server)
     write(server.database, *tasks(3, "after the backup"))
-    live.expect_rows(6)
-    expect(log.locator(LOG_ROWS)).to_have_count(6)
+    live.expect_rows(7)  # with the event of the backup
+    expect(log.locator(LOG_ROWS)).to_have_count(7)
     assert server.run("restore", str(tmp_path / "b.db")).returncode == 0
 
     expect(live.notices).to_contain_text("restored", timeout=60_000)

@@ -78,7 +78,8 @@ class TestEvents:
         assert outfeed("events").output.splitlines()[0].endswith("  •  amount=5  till")
 
         outfeed("type", "set", "shop.paid", "--icon", "⚡", "--label", "Paid {amount}")
-        assert outfeed("events").output.splitlines()[0].endswith("  ⚡ Paid 5  till")
+        shown = outfeed("events", "--type", "shop.paid").output
+        assert shown.splitlines()[0].endswith("  ⚡ Paid 5  till")
 
     def test_json_output_is_an_array_with_one_event_a_line(self, outfeed, three):
         output = outfeed("events", "--json").output
