@@ -12,7 +12,9 @@ from outfeed.access.store import account, user
 from outfeed.cli import main
 from outfeed.config import LOCAL_LINK
 from outfeed.log.store.reading import list_events
+from outfeed.store.serving import serving
 from tests.server import Server, free_port
+from tests.waits import wait_until
 
 
 def with_stdin(text, *arguments):
@@ -58,6 +60,7 @@ class TestAdd:
             done = elsewhere.run("user", "add", "ann", "--role", "viewer")
             assert done.stdout.startswith(f"{server.url}/login?code=")
             assert LOCAL_LINK in done.stderr
+        wait_until(lambda: serving(server.database) is None, "the last process of the server has ended")
         done = elsewhere.run("user", "add", "bob", "--role", "viewer")
         assert done.stdout.startswith(f"http://127.0.0.1:{elsewhere.port}/login?code=")
 
