@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import freezegun
 import pytest
 
 from outfeed import config
@@ -22,6 +23,8 @@ from tests.app_fixtures import api, flask_app, outfeed, services
 from tests.engine_fixtures import engine, origin_in_process, redis_server, standing_engine
 from tests.server import Server, make_database, upgraded_database
 from tests.waits import wait_until
+
+freezegun.configure(extend_ignore_list=["_pytest.timing"])  # or `--durations` counts frozen time
 
 __all__ = [
     "api", "compiled", "engine", "flask_app", "origin_in_process", "outfeed", "redis_server", "services",
