@@ -40,6 +40,19 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+# Files that take the longest. They begin first: a process that begins one last would leave the others idle.
+LONG = (
+    "tests/verify/test_checks.py", "tests/test_docs_examples.py", "tests/test_bench.py", "tests/test_entrances.py",
+    "tests/journeys/test_page.py", "tests/journeys/test_live_and_log.py", "tests/journeys/test_edges.py",
+    "tests/journeys/test_conformance.py", "tests/journeys/test_log_page.py", "tests/http/test_openapi.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the tests of the long files to the front."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 def pytest_collection_finish() -> None:
     """Exclude the objects loaded so far from garbage collection.
 
