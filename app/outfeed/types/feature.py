@@ -35,7 +35,7 @@ class TypesFeature(Feature):
         return (types,)
 
     def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
-        return {"display_pages.show": AdminFact(f"{len(process.displays.current().by_type):,} set")}
+        return {"display_pages.show": AdminFact(f"{len(process.displays.current().by_type):,} types")}
 
     def part(self, process: Process) -> TypesPart:
         from outfeed.types.part import TypesPart
