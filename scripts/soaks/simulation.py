@@ -7,8 +7,8 @@ from pathlib import Path
 
 from outfeed.verify.trace import check_traces
 from scripts.soaks.stage import Mismatch
-from tests.simulation.__main__ import first_failure
 from tests.simulation.schedule import report
+from tests.simulation.seeds import first_failure
 
 TRACE = "feed.trace"
 
