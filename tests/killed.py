@@ -1,11 +1,13 @@
-"""A function that is killed at each of its SQL statements."""
+"""Processes that are killed at a given SQL statement."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from outfeed.store.database import Database
 
@@ -46,3 +48,26 @@ def _act_until(number: int, act: Act, path: Path) -> None:
     with database.connection() as connection:  # `act` gets the same one
         connection.set_trace_callback(count)
     act(database)
+
+
+def kill_at_statement(last: int) -> Callable[[], int]:
+    """Kill this process at statement number *last* of all new connections.
+
+    Returns a function that returns the number of statements so far.
+    """
+    statements = 0
+
+    def count(_: str) -> None:
+        nonlocal statements
+        statements += 1
+        if statements == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(count)
+        return connection
+
+    connect = sqlite3.connect
+    sqlite3.connect = watched  # type: ignore[assignment]
+    return lambda: statements

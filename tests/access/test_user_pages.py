@@ -130,9 +130,9 @@ def test_the_page_offers_no_action_on_the_own_permission(admin: Administration) 
 
 @pytest.mark.parametrize("action", ["role", "disable", "enable", "sign-out", "link"])
 def test_an_unknown_user_is_not_found(admin: Administration, action: str) -> None:
-    answer = admin.post(f"/admin/users/{action}", name="nobody", role="viewer", confirmed="yes")
+    answer = admin.post(f"/admin/users/{action}", name="unknown", role="viewer", confirmed="yes")
     assert answer.status_code == 404
-    assert "user 'nobody' not found" in text_of(answer)
+    assert "user 'unknown' not found" in text_of(answer)
 
 
 def test_an_invalid_role_changes_nothing(admin: Administration) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import html
-import re
-
 import pytest
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from outfeed.access.store import account
 from outfeed.alerts.store import rules
@@ -16,7 +12,7 @@ from outfeed.http.app import create_app
 from outfeed.store.database import Database
 from tests.alerts.simulated import SimulatedAlerts
 from tests.database_file import write_events
-from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in
+from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in, text_of
 
 COUNT = {"condition": "count", "threshold": "3", "window": "10m", "pause": "5m", "query": "type:a.b", "targets": ""}
 
@@ -36,10 +32,6 @@ def operator(app: Flask, database: Database) -> Visit:
 @pytest.fixture
 def program(app: Flask, database: Database) -> Visit:
     return bearer(app, account.create_token(database, "ops", ["admin"]))
-
-
-def text_of(page: TestResponse) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page.text).split()))
 
 
 class TestApi:

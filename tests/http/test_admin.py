@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import html
-import re
-
 import pytest
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from outfeed.config import Settings
 from outfeed.errors import InvalidForm, NameTaken
@@ -18,7 +14,7 @@ from outfeed.http.forms import Form
 from outfeed.http.permission import Permission
 from outfeed.principal import ADMIN
 from outfeed.store.database import Database
-from tests.http.visitors import Visit, show_tokens_and_names, signed_in
+from tests.http.visitors import Visit, show_tokens_and_names, signed_in, text_of
 
 PAGES = [page for feature in registered() for page in feature.admin_pages]
 
@@ -33,11 +29,6 @@ def app(database: Database) -> Flask:
 @pytest.fixture
 def operator(app: Flask, database: Database) -> Visit:
     return signed_in(app, database)
-
-
-def text_of(page: TestResponse) -> str:
-    """Return the text of a page, without its tags."""
-    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page.text).split()))
 
 
 def test_every_route_below_admin_is_a_page_for_operators(app: Flask) -> None:
@@ -97,7 +88,7 @@ def test_several_values_of_a_field_are_joined_by_commas(app: Flask) -> None:
 
 def test_a_form_keeps_the_input_and_the_errors(app: Flask) -> None:
     with app.test_request_context("/admin", method="POST", data={"name": " ann ", "roles": ["a", "b"]}):
-        form = Form(name="nobody", roles=["c"])
+        form = Form(name="unknown", roles=["c"])
         with form.catch(name=NameTaken):
             raise NameTaken("there is already a user named 'ann'")
         assert form.errors == {"name": "There is already a user named 'ann'."}
@@ -107,10 +98,10 @@ def test_a_form_keeps_the_input_and_the_errors(app: Flask) -> None:
 
 def test_a_new_form_has_its_defaults(app: Flask) -> None:
     with app.test_request_context("/admin"):
-        form = Form(name="nobody", roles=["c"])
-        assert form.value("name") == "nobody"
+        form = Form(name="unknown", roles=["c"])
+        assert form.value("name") == "unknown"
         assert [form.has("roles", each) for each in "bc"] == [False, True]
-        assert form.has("name", "nobody")
+        assert form.has("name", "unknown")
 
 
 def test_an_error_that_the_form_does_not_expect_is_raised(app: Flask) -> None:

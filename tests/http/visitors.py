@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,6 +24,11 @@ from tests.server import hidden_fields
 
 HOUR = timedelta(hours=1)
 Visit = Callable[..., TestResponse]
+
+
+def text_of(page: TestResponse) -> str:
+    """Return the text of a page, without its tags."""
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page.text).split()))
 
 
 def show_tokens_and_names(app: Flask) -> None:

@@ -17,7 +17,7 @@ from outfeed.alerts.targets import store as targets
 from outfeed.gateways.incoming import store as addresses
 from outfeed.store import checkpoint
 from outfeed.store import database as db
-from tests.accessible import check_everywhere
+from tests.accessible import check_everywhere, operator_tab
 from tests.page import DESKTOP, PHONE
 from tests.server import Server
 
@@ -50,16 +50,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, server: Server) -> Iterator[Page]:
-    """One tab of an operator for the tests of this file; its errors fail them."""
-    said: list[str] = []
-    with contextlib.closing(browser.new_context(reduced_motion="reduce", locale="en-GB")) as own:
-        own.grant_permissions(["clipboard-read", "clipboard-write"])
-        _sign_in(own, server, "operator")
-        page = own.new_page()
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
+    with operator_tab(browser, server) as page:
         yield page
-    assert [text for text in said if "status of 422" not in text] == []  # a form that is not accepted
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from outfeed.webhooks import store as webhook
 from outfeed.webhooks.delivery_log.store import DeliveryLog
 from outfeed.webhooks.message import Message
 from outfeed.webhooks.target import Answer
-from tests.accessible import check_everywhere
+from tests.accessible import check_everywhere, operator_tab
 from tests.page import DESKTOP, change
 from tests.receiver import SECRET
 from tests.server import Server
@@ -70,15 +70,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, server: Server) -> Iterator[Page]:
-    """One tab of an operator for the tests of this file; its errors fail them."""
-    said: list[str] = []
-    with contextlib.closing(browser.new_context(reduced_motion="reduce", locale="en-GB")) as own:
-        own.add_cookies([{"name": server.cookie_name, "value": server.sign_in("operator"), "url": server.url}])
-        page = own.new_page()
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
+    with operator_tab(browser, server) as page:
         yield page
-    assert [text for text in said if "status of 422" not in text] == []  # a form that is not accepted
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from outfeed.store import displays
 from outfeed.store.database import Database
 from outfeed.store.displays import MadeBy
 from outfeed.types import operations, store
-from tests.http.visitors import Visit, show_tokens_and_names, signed_in
+from tests.http.visitors import Visit, show_tokens_and_names, signed_in, text_of
 
 EDIT = "/admin/displays/edit"
 
@@ -32,10 +32,6 @@ def app(database: Database) -> Flask:
 @pytest.fixture
 def operator(app: Flask, database: Database) -> Visit:
     return signed_in(app, database)
-
-
-def text_of(page: TestResponse) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page.text).split()))
 
 
 def preview_of(page: TestResponse) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import os
 import re
 from datetime import timedelta
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from freezegun import freeze_time
-from werkzeug.test import TestResponse
 
 from outfeed import clock, list_events, log_event
 from outfeed.access.store import account
@@ -23,7 +21,7 @@ from outfeed.store.database import Database
 from outfeed.upkeep import backups, retention
 from outfeed.upkeep.part import UpkeepPart
 from outfeed.upkeep.policy import Policy
-from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in
+from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in, text_of
 
 
 @pytest.fixture
@@ -47,10 +45,6 @@ def app(database: Database, folder: Path) -> Flask:
 @pytest.fixture
 def operator(app: Flask, database: Database) -> Visit:
     return signed_in(app, database)
-
-
-def text_of(page: TestResponse) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page.text).split()))
 
 
 def name_of(visit: Visit) -> str:

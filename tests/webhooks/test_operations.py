@@ -164,7 +164,7 @@ class TestChecks:
             hooks.warning_of("http://127.0.0.2/")
 
     def test_an_unresolved_name_is_a_warning(self, hooks: Webhooks) -> None:
-        assert "can't be resolved" in str(hooks.warning_of("http://nobody.invalid/"))
+        assert "can't be resolved" in str(hooks.warning_of("http://unknown.invalid/"))
 
     def test_skip_fails_without_a_blocking_event(self, database: Database, hooks: Webhooks) -> None:
         add(database, URL)

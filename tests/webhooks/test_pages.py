@@ -21,7 +21,7 @@ from outfeed.webhooks.delivery_log import store as delivery_log
 from outfeed.webhooks.delivery_log.store import DeliveryLog
 from outfeed.webhooks.message import Message
 from outfeed.webhooks.target import Answer
-from tests.http.visitors import Visit, show_tokens_and_names, signed_in
+from tests.http.visitors import Visit, show_tokens_and_names, signed_in, text_of
 from tests.receiver import SECRET, Receiver
 
 URL = "http://127.0.0.1:9/hook"
@@ -63,10 +63,6 @@ def fail(database: Database) -> None:
     lease = webhook.claim(database, "ops")
     assert lease is not None
     lease.failed(422, "the target answered 422")
-
-
-def text_of(page: TestResponse) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page.text).split()))
 
 
 def follow(visit: Visit, response: TestResponse) -> str:
@@ -195,7 +191,7 @@ class TestChanging:
 
     @pytest.mark.parametrize("action", ["edit", "pause", "resume", "test", "send-again", "rotate", "skip", "remove"])
     def test_an_unknown_webhook_is_not_found(self, operator: Visit, action: str) -> None:
-        assert operator("POST", f"/admin/webhooks/{action}", data={"name": "nobody"}).status_code == 404
+        assert operator("POST", f"/admin/webhooks/{action}", data={"name": "unknown"}).status_code == 404
 
 
 class TestPosting:

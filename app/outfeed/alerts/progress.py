@@ -7,6 +7,7 @@ present, once all events before it are known.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
@@ -77,7 +78,7 @@ class RecentMatches:
         self.total = int(sum(count for _, count in slices))
 
 
-class RuleProgress:
+class RuleProgress(ABC):
     """The state of one rule, and what its condition needs to know.
 
     *since* is the time from which the rule has seen every event without doubt about their times.
@@ -95,15 +96,15 @@ class RuleProgress:
         self.newest: tuple[int, str | None] | None = None  # seq and id of the newest match
         self.recent = RecentMatches(rule.window_secs)
 
+    @abstractmethod
     def match(self, at: float) -> list[Transition]:
         """Take a matching event; return what it changes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self, now: float) -> list[Transition]:
         """Take the present; return what the time alone changes."""
-        raise NotImplementedError
 
-    def resume(self, now: float) -> None:
+    def resume(self, now: float) -> None:  # noqa: B027 - most conditions need nothing
         """Begin again after a time in which nothing was evaluated."""
 
     def restart(self, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from scripts.benchmarks.servers import START_TIMEOUT_SECS, free_port
 BIN = Path(sys.executable).parent
 
 
-class Peer:
+class Peer(ABC):
     """A server that is measured beside Outfeed.
 
     Use it in a `with`, which starts and ends it. *stored* says what a written event has survived when its writer
@@ -56,24 +57,24 @@ class Peer:
         assert self._process, "the server is started"
         return self._process.pid
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Return the command line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Return whether the server answers."""
-        raise NotImplementedError
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most peers need nothing
         """Make what events are written to."""
 
+    @abstractmethod
     def target(self) -> Target:
         """Return a subscription to all new events."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sink(self) -> dict[str, Any]:
         """Return the writer's order."""
-        raise NotImplementedError
 
     def _await_ready(self) -> None:
         assert self._process

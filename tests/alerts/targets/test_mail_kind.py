@@ -242,7 +242,7 @@ def test_a_private_address_is_blocked(database: Any) -> None:
         ({"to": ""}, "1 to 20"),
         ({"to": ", ".join(f"a{number}@b.example" for number in range(21))}, "1 to 20"),
         ({"to": "Ops <ops@b.example>"}, "not an e-mail address"),
-        ({"from": "nobody"}, "not an e-mail address"),
+        ({"from": "unknown"}, "not an e-mail address"),
         ({"server": "smtp.example.com:0"}, "server: must be"),
         ({"server": "smtp.example.com/x"}, "server: must be"),
         ({"from": "a@b.example, c@b.example"}, "one address"),

@@ -16,7 +16,7 @@ from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.store.database import Database
 from tests.alerts.targets.chat_receiver import ChatReceiver
-from tests.http.visitors import Visit, show_tokens_and_names, signed_in
+from tests.http.visitors import Visit, show_tokens_and_names, signed_in, text_of
 from tests.receiver import Reply
 
 URL = "http://127.0.0.1:9/services/SECRETPATH"
@@ -41,10 +41,6 @@ def app(database: Database) -> Flask:
 @pytest.fixture
 def operator(app: Flask, database: Database) -> Visit:
     return signed_in(app, database)
-
-
-def text_of(page: Any) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page.text).split()))
 
 
 def test_the_page_offers_each_kind_except_apprise(operator: Visit) -> None:
