@@ -24,6 +24,7 @@ from mcp.shared.exceptions import MCPError
 
 from outfeed.access.store import account
 from outfeed.store import database as db
+from tests.event_loop import run_in_loop
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -90,7 +91,7 @@ class TestTheClient:
             assert (refused.is_error, refused.content[0].text) == (True, "no event with the id 'none'")
             assert summary["summary"]["a.b"] >= 1
 
-        anyio.run(use)
+        run_in_loop(use())
 
     def test_a_wait_ends_with_the_first_event_and_holds_a_place_of_connections(self, tmp_path: Path) -> None:
         async def use(server: Server) -> None:
@@ -112,7 +113,7 @@ class TestTheClient:
             assert read["verdict"] == "live"
 
         with Server(tmp_path, max_connections=1) as server:
-            anyio.run(use, server)
+            run_in_loop(use(server))
 
     def test_a_token_that_is_revoked_during_a_wait_gets_no_event(self, running: Server) -> None:
         database = db.at(running.database)
@@ -135,7 +136,7 @@ class TestTheClient:
                     await anyio.to_thread.run_sync(running.log_event, "late.event", "s")
             assert isinstance(found[0], MCPError), found
 
-        anyio.run(use)
+        run_in_loop(use())
         database.close()
 
 
@@ -220,7 +221,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_across_kills(tmp_path: Path, op
     expected = [f"n{number}" for number in range(EVENTS)]
     with Server(tmp_path) as server:
         exchange = Exchange(server, open_client)
-        anyio.run(exchange.run)
+        run_in_loop(exchange.run())
         with contextlib.closing(sqlite3.connect(server.database)) as raw:
             rows = raw.execute("SELECT id FROM event_log WHERE event_type = 'step.done' ORDER BY rowid").fetchall()
 

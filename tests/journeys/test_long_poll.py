@@ -17,6 +17,7 @@ import pytest
 
 from outfeed.http.server.serve import GRACE_SECS
 from tests.database_file import write_events
+from tests.event_loop import run_in_loop
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest, wait_until
 
@@ -170,8 +171,7 @@ class TestWaiting:
 
 
 def test_two_hundred_waiting_polls_cost_nothing_and_all_get_the_event(shared: Server) -> None:
-    with ThreadPoolExecutor(1) as thread:  # this thread may have the browser's event loop
-        thread.submit(asyncio.run, wait_together(shared)).result()
+    run_in_loop(wait_together(shared))
 
 
 async def wait_together(server: Server) -> None:
