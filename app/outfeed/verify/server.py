@@ -75,8 +75,9 @@ class Reader:
         )  # fmt: skip
 
     def answer(self, kind: str, sentence: str) -> Told:
-        """Read until a message of *kind*, and return it."""
-        self._read_until(lambda: bool(self.messages) and self.messages[-1].kind == kind, sentence, f"no {kind} came")
+        """Read until a new message of *kind*, and return it."""
+        known = len(self.messages)
+        self._read_until(lambda: any(each.kind == kind for each in self.messages[known:]), sentence, f"no {kind} came")
         return self.messages[-1]
 
     def settle(self) -> None:
