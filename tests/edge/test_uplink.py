@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,7 @@ from outfeed.edge.engine import EVENTS, HEAD, Engine
 from outfeed.edge.owner import OwnerFile
 from outfeed.edge.stream import EngineStream, read
 from outfeed.errors import EngineDown
+from outfeed.store.high_water_mark import HighWaterMark
 from tests.database_file import epoch_of, head_of, write_events
 from tests.edge.origin_in_process import OriginInProcess
 from tests.engines import RedisServer
@@ -76,6 +78,27 @@ def test_a_flushed_engine_is_filled_again_under_the_same_epoch(
     redis_server.client.flushall()
     filled.bring_up()
     assert (held(redis_server), epoch_of(filled.path)) == (rows_of(filled.path), epoch)
+
+
+def test_the_mark_has_each_seq_before_edges_can_read_it(
+    filled: OriginInProcess, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, known = filled.engine.run, []
+
+    def noting(script: scripts.Script, keys: Any, arguments: list[Any]) -> object:
+        if script in (scripts.BEGIN, scripts.APPEND):
+            position = HighWaterMark(filled.path).read()[epoch_of(filled.path)].seq
+            known.append(position >= arguments[3])  # the head that edges are told, or the last seq that is appended
+        return run(script, keys, arguments)
+
+    monkeypatch.setattr(filled.engine, "run", noting)
+    write_events(filled.path, 5)
+    filled.bring_up()
+    redis_server.client.flushall()
+    write_events(filled.path, 5)
+    filled.bring_up()
+    assert len(known) >= 4
+    assert all(known)
 
 
 def test_an_append_whose_reply_was_lost_is_not_repeated(

@@ -31,7 +31,7 @@ class Feed:
         source: MemorySource | None = None,
         heartbeat_secs: float = 3600,
         workers: int = 1,
-        record: Callable[[str, Item], None] | None = None,
+        record: Callable[[str, int, list[Item]], None] | None = None,
     ) -> None:
         self.source = source or LockedSource()
         self.checkpoints = MemoryCheckpoints(self.source)
@@ -42,8 +42,8 @@ class Feed:
         self.hub, self.relay = self.core.hub, self.core.relay
         self.relay.start()
 
-    def _record(self, epoch: str, item: Item) -> None:
-        self.recorded.append((epoch, item.seq))
+    def _record(self, epoch: str, seq: int, _: list[Item]) -> None:
+        self.recorded.append((epoch, seq))
 
     def write(self, count: int, **fields: Any) -> None:
         """Commit *count* events and push them."""

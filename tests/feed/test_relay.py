@@ -141,10 +141,31 @@ def test_the_head_at_the_start_is_recorded_since_it_may_be_replayed() -> None:
     assert feed.recorded[1:] == [("epoch-1+", 3)]
 
 
+def test_a_seq_whose_event_is_gone_is_recorded_before_it_is_a_cursor() -> None:
+    feed = Feed()
+    feed.source.add(3)
+    del feed.source.items[-1]  # erased before the poll
+    feed.relay.poll()
+    assert (feed.hub.position, feed.recorded) == (3, [("epoch-1", 3)])
+    feed.source.add(2)
+    feed.source.prune(5)
+    feed.relay.poll()
+    assert (feed.hub.position, feed.recorded[1:]) == (5, [("epoch-1", 5)])
+
+
+def test_the_head_of_a_new_history_is_recorded_before_it_is_read() -> None:
+    known: list[str] = []
+    feed = Feed(record=lambda *_: known.append(feed.hub.epoch))
+    feed.write(2)
+    feed.source.renew_epoch("epoch-1")
+    feed.relay.poll()
+    assert (known, feed.hub.epoch) == (["epoch-1", "epoch-1"], "epoch-1+")
+
+
 def test_an_event_that_can_not_be_recorded_is_not_sent_and_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     failing = [OSError(errno.ENOSPC, "No space left on device")]
 
-    def record(epoch: str, item: object) -> None:
+    def record(*_: object) -> None:
         if failing:
             raise failing.pop()
 

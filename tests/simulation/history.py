@@ -10,6 +10,7 @@ from outfeed.edge.owner import Ownership
 from outfeed.errors import SourceError
 from outfeed.history import Item, Page
 from outfeed.principal import Wanted
+from outfeed.store.high_water_mark import Position, contradicts
 from tests.feed.fake_source import MemorySource
 from tests.simulation.actors import Actors
 
@@ -49,7 +50,7 @@ class Disk(MemorySource):
         self.owners: dict[int, Ownership] = {}
         self._log: Log = {}
         self.committed: dict[str, Log] = {self.epoch: self._log}
-        self._marks: dict[str, tuple[int, str | None]] = {}
+        self._marks: dict[str, Position] = {}
         self._written = 0
         self._backup = self._copy()
 
@@ -138,15 +139,14 @@ class Disk(MemorySource):
 
     # --- the high-water mark ------------------------------------------------------------------------------------------
 
-    def record(self, epoch: str, item: Item) -> None:
-        """Keep the furthest item of *epoch*."""
-        if self._marks.get(epoch, (0, None))[0] <= item.seq:
-            self._marks[epoch] = (item.seq, item.id)
+    def record(self, epoch: str, point: Position) -> None:
+        """Keep the furthest position of *epoch*."""
+        self._marks[epoch] = max(point, self._marks.get(epoch, point))
 
     def compare_with_mark(self) -> None:
         """Renew the epoch if the file contradicts the mark, as a start does."""
-        seq, event_id = self._marks.get(self.epoch, (0, None))
-        if seq > self.last_seq or any(each.id != event_id for each in self.items if each.seq == seq):
+        point = self._marks.get(self.epoch)
+        if point and contradicts(point, self.last_seq, [each for each in self.items if each.seq >= point.seq]):
             self.renew_epoch(self.epoch)
         self.committed[self.epoch] = self._log
 

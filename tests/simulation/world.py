@@ -27,6 +27,7 @@ from outfeed.feed.stats import FeedStats
 from outfeed.feed.trace import Trace
 from outfeed.history import Item
 from outfeed.metrics import Metrics
+from outfeed.store.high_water_mark import Position
 from outfeed.verify.model import Breach, StartAt
 from tests.feed.fake_source import MemoryCheckpoints
 from tests.simulation.actors import Actors, Poller, replace_threads
@@ -127,9 +128,9 @@ class World:
         self._traces.append(Trace(self._folder / str(len(self._traces))))
         return self._traces[-1]
 
-    def _record(self, epoch: str, item: Item) -> None:
+    def _record(self, epoch: str, seq: int, items: list[Item]) -> None:
         self.actors.seam()
-        self.disk.record(epoch, item)
+        self.disk.record(epoch, Position.at(seq, items))
         self.actors.seam()
 
     def run(self, dice: random.Random, seams: float, turns: int | None = None) -> None:

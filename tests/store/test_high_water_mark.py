@@ -33,7 +33,7 @@ def mark(database: Database) -> HighWaterMark:
 def serve_all(outbox: Outbox, mark: HighWaterMark) -> str:
     """Record the head as served, as the relay does; return the epoch."""
     page = outbox.read_after(0, 1000)
-    mark.advance(page.window.epoch, Position.of(page.items[-1]))
+    mark.advance(page.window.epoch, Position.at(page.through, page.items))
     mark.close()
     return page.window.epoch
 
@@ -238,6 +238,45 @@ def test_restoring_the_same_copy_twice_renews_the_epoch_twice(
     shutil.copy(tmp_path / "copy.db", database.path)
     assert renew_epoch_if_behind(database, outbox, mark)
     assert outbox.window().epoch not in (epoch, second)
+
+
+class TestTheHeadWasErased:
+    """The newest row is gone before a relay has read it.
+
+    Clients have its seq as their cursor.
+    """
+
+    @pytest.fixture
+    def copy(self, database: Database, outbox: Outbox, mark: HighWaterMark, tmp_path: Path) -> Path:
+        """Serve such a head, and return a copy from before the newest event."""
+        write_events(database.path, 5)
+        database.close()
+        shutil.copy(database.path, tmp_path / "copy.db")
+        write_events(database.path)
+        run(database, "DELETE FROM outbox WHERE seq = 6")
+        serve_all(outbox, mark)
+        database.close()
+        return tmp_path / "copy.db"
+
+    def test_the_same_database_keeps_its_epoch(
+        self, database: Database, outbox: Outbox, mark: HighWaterMark, copy: Path
+    ) -> None:
+        assert not renew_epoch_if_behind(database, outbox, mark)
+
+    @pytest.mark.parametrize("written_since", [0, 1, 2])
+    def test_a_copy_from_before_gets_a_new_epoch(
+        self, database: Database, outbox: Outbox, mark: HighWaterMark, copy: Path, written_since: int
+    ) -> None:
+        shutil.copy(copy, database.path)
+        write_events(database.path, written_since)
+        assert renew_epoch_if_behind(database, outbox, mark)
+
+
+def test_a_checksum_is_kept_when_another_worker_finds_the_row_erased(mark: HighWaterMark, database: Database) -> None:
+    mark.advance(EPOCHS[0], Position(10, 7))
+    mark.advance(EPOCHS[0], Position.at(10, []))
+    mark.close()
+    assert HighWaterMark(database.path).read() == {EPOCHS[0]: Position(10, 7)}
 
 
 def test_a_corrupt_mark_does_not_prevent_the_start(database: Database, outbox: Outbox, mark: HighWaterMark) -> None:

@@ -123,6 +123,7 @@ class Uplink(SingleThread):
             self._outbox.renew_epoch(window.epoch)
             return None
         self._note_published(own, window.epoch)
+        self._core.reader.catch_up_to(window.epoch, window.last_seq)
         if held and (held.epoch, rules) == (window.epoch, self._rules) and held.position >= window.first_seq - 1:
             return EnginePlace(held.epoch, held.position, erasures)
         return self._begin(window)
@@ -174,6 +175,7 @@ class Uplink(SingleThread):
         if not self.stopping.is_set():
             self._core.reader.wait(_ALL, place.epoch, place.position, HEARTBEAT_SECS, self._woken)
         page = self._outbox.read_after(place.position, APPEND_EVENTS)
+        self._core.reader.catch_up_to(page.window.epoch, page.through)
         facts = store.read_facts(self._database, place.position, page.through)
         is_cut = page.window.first_seq > place.position + 1
         if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:

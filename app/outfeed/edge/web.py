@@ -23,7 +23,7 @@ from outfeed.edge.stream import EngineStream, Head, StreamWaker
 from outfeed.errors import EngineDown, InvalidRequest
 from outfeed.feature import Samples, registered
 from outfeed.feed.source import CheckpointStore
-from outfeed.history import Claim, Item
+from outfeed.history import Claim
 from outfeed.http import bodies, limits, logs, problems
 from outfeed.http.app import MAX_BODY_BYTES, corrected
 from outfeed.http.deadlines import DeadlineFlask
@@ -94,7 +94,7 @@ class EdgeServices(Serving):
         }
 
 
-def _keep_no_mark(epoch: str, item: Item) -> None:
+def _keep_no_mark(*_: object) -> None:
     """Do nothing, because the high-water mark is at the origin."""
 
 

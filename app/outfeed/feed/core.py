@@ -30,15 +30,15 @@ class Core:
     the rest that the last call returned is over or *wanted* is set. A test does so on one thread, with a clock, a
     source and sockets of its own (tests/feed/simulated.py).
 
-    *record* writes an item of an epoch to the high-water mark. It is called before that item is sent. *trace* gets the
-    decisions, if there is one.
+    *record* writes a seq of an epoch to the high-water mark; it also gets the last items up to that seq. It is called
+    before an item or a cursor up to that seq is sent. *trace* gets the decisions, if there is one.
     """
 
     def __init__(
         self,
         source: Source,
         checkpoints: CheckpointStore,
-        record: Callable[[str, Item], None],
+        record: Callable[[str, int, list[Item]], None],
         *,
         heartbeat_secs: float,
         workers: int = 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -46,7 +47,7 @@ class Relay:
         hub: Hub,
         consumers: ConsumerConnections,
         pages: PageCache,
-        record: Callable[[str, Item], None],
+        record: Callable[[str, int, list[Item]], None],
         heartbeat_secs: float,
         workers: int,
     ) -> None:
@@ -59,7 +60,8 @@ class Relay:
         self._workers = workers
         self._working = threading.Lock()
         self._repeats = False
-        self._unrecorded: tuple[str, Item] | None = None  # may be replayed, but is not yet in the high-water mark
+        # May be replayed, but is not yet in the high-water mark.
+        self._unrecorded: tuple[str, int, list[Item]] | None = None
         self._next_heartbeat = clock.monotonic() + heartbeat_secs
         self._completed_at: float | None = None
         self._failure: str | None = None
@@ -175,9 +177,7 @@ class Relay:
     def _advance(self) -> bool:
         """Publish one page; return True if there is more to do."""
         hub = self._hub
-        if self._unrecorded:
-            self._record(*self._unrecorded)
-            self._unrecorded = None
+        self._record_head()
         erasures = self._pages.erasures
         page = self._source.read_after(hub.position, PAGE_EVENTS)
         window = page.window
@@ -191,6 +191,7 @@ class Relay:
             self._source.renew_epoch(window.epoch)
             return True
         if window.first_seq > hub.position + 1:
+            self._record(window.epoch, window.first_seq - 1, [])
             hub.skip(window.first_seq - 1)
             return True
         self._publish(page)
@@ -204,13 +205,21 @@ class Relay:
         All events before the head may be replayed from now on.
         """
         newest = self._source.read_before(MAX_SEQ, most)
-        self._hub.begin(newest.window, newest.items[::-1])
-        self._unrecorded = (newest.window.epoch, newest.items[0]) if newest.items else None
+        window, items = newest.window, newest.items[::-1]
+        self._unrecorded = (window.epoch, window.last_seq, items) if window.last_seq else None
+        with contextlib.suppress(OSError):  # the next poll tries again, and reports it
+            self._record_head()
+        self._hub.begin(window, items)
+
+    def _record_head(self) -> None:
+        """Record the head from which this relay began, if it has not been done."""
+        if self._unrecorded:
+            self._record(*self._unrecorded)
+            self._unrecorded = None
 
     def _publish(self, page: Page) -> None:
-        if page.items:
-            self._record(page.window.epoch, page.items[-1])
         if page.through > self._hub.position:
+            self._record(page.window.epoch, page.through, page.items)
             wanted_from = self.wanted_from()
             self._hub.publish(page.items, page.through)
             self.stats.note_delivery(page.written_at, wanted_from)

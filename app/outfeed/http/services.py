@@ -64,7 +64,7 @@ class Serving:
         metrics: Metrics,
         source: Source,
         checkpoints: CheckpointStore,
-        record: Callable[[str, Item], None],
+        record: Callable[[str, int, list[Item]], None],
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -247,8 +247,8 @@ class Services(Serving):
         lag = vitals.largest_lag(self.samples)
         return Vitals(clock.monotonic(), self.hub.position, deliveries.p99, len(self.hub.clients()), lag)
 
-    def _record(self, epoch: str, item: Item) -> None:
-        self.mark.advance(epoch, Position.of(item))
+    def _record(self, epoch: str, seq: int, items: list[Item]) -> None:
+        self.mark.advance(epoch, Position.at(seq, items))
 
     def _note_clients(self) -> None:
         """Record the number of clients for `outfeed status`, if it changed."""

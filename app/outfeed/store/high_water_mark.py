@@ -26,10 +26,18 @@ _LINE_BYTES = 64
 
 
 class Position(NamedTuple):
-    """One served position: the seq of an item and the item's checksum."""
+    """One served position: a seq and the checksum of its item.
+
+    The checksum is 0 if the item was erased or pruned before it was read.
+    """
 
     seq: int
     checksum: int
+
+    @classmethod
+    def at(cls, seq: int, items: list[Item]) -> Position:
+        """Return the position *seq*; *items* are the last ones up to it."""
+        return cls.of(items[-1]) if items and items[-1].seq == seq else cls(seq, 0)
 
     @classmethod
     def of(cls, item: Item) -> Position:
@@ -73,7 +81,7 @@ class HighWaterMark:
         """Record *point* as served, before it is sent.
 
         The write is in the page cache at once, and `sync` brings it to disk. If another worker has recorded a later
-        position, that one stays.
+        position, that one stays. At the same seq, a checksum other than 0 stays.
         """
         line = f"{epoch} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1).encode() + b"\n"
         with self._lock:
@@ -86,7 +94,7 @@ class HighWaterMark:
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             found = _first_line(self._descriptor)
-            if found is None or found[0] != epoch or found[1].seq <= point.seq:
+            if found is None or found[0] != epoch or _replaces(point, found[1]):
                 os.pwrite(self._descriptor, line, 0)
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
@@ -165,6 +173,10 @@ class HighWaterMark:
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
 
+def _replaces(point: Position, found: Position) -> bool:
+    return point.seq > found.seq or (point.seq == found.seq and point.checksum != 0)
+
+
 def _first_line(descriptor: int) -> tuple[str, Position] | None:
     return _parse(os.pread(descriptor, _LINE_BYTES, 0).decode("ascii", "replace"))
 
@@ -183,16 +195,18 @@ def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: HighWaterMar
     """
     window = outbox.window()
     point = mark.read().get(window.epoch)
-    if point is None or _agrees(outbox, window.last_seq, point):
+    if point is None or not contradicts(point, window.last_seq, outbox.read_after(point.seq - 1, 1).items):
         return False
     log.warning(LogMessage("database is behind the high-water mark, renewing its epoch", path=database.path))
     outbox.renew_epoch(window.epoch)
     return True
 
 
-def _agrees(outbox: Outbox, last_seq: int, point: Position) -> bool:
-    if last_seq < point.seq:
-        return False
-    items = outbox.read_after(point.seq - 1, 1).items
-    # If the item has another seq, the row of *point* was pruned.
-    return not items or items[0].seq != point.seq or Position.of(items[0]) == point
+def contradicts(point: Position, last_seq: int, items: list[Item]) -> bool:
+    """Return whether a database is not the one that *point* is of.
+
+    *last_seq* is its head, and *items* are its first ones from the seq of *point* on.
+    """
+    # If the first item has another seq, the row of *point* was pruned.
+    is_other = bool(items) and items[0].seq == point.seq and Position.of(items[0]) != point
+    return last_seq < point.seq or is_other
