@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
+import sqlite3
 from typing import Any
 
 import pytest
@@ -163,6 +166,12 @@ class TestRemove:
             assert answer.status_code == status
             assert consumer_app.names() == (set() if status == 200 else {"cron"})
         assert answer.json["owner"] == "token:bot"
+        with contextlib.closing(sqlite3.connect(consumer_app.database.path)) as raw:
+            rows = raw.execute(
+                "SELECT data FROM event_log WHERE event_type = 'access.consumer_removed' ORDER BY rowid DESC LIMIT 2"
+            ).fetchall()
+        removed = {"name": "cron", "owner": "token:bot"}
+        assert [json.loads(data) for (data,) in rows] == [{"by": by, **removed} for by in ("token:admin", "token:bot")]
 
     def test_an_unknown_consumer_is_404(self, consumer_app: ConsumerApp) -> None:
         assert consumer_app.visits["bot"]("DELETE", "/api/consumers/unknown").status_code == 404

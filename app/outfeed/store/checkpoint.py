@@ -143,6 +143,7 @@ class Checkpoints:
             _require_permission(connection, name, by, is_claim=False)
             found = _find(connection, name)
             delete(connection, name)
+            audit.record(connection, "access.consumer_removed", by.owner, name=name, owner=found.owner)
         return found
 
     def generations(self, names: Collection[str]) -> dict[str, int]:
