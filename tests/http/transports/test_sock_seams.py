@@ -99,6 +99,9 @@ def test_the_library_sends_no_pings_and_limits_no_message_by_itself(ws: Server) 
 @pytest.mark.usefixtures("ws")  # the first connection fills the caches of the libraries
 def test_the_state_of_the_handshake_can_be_freed_and_is_a_large_part_of_a_connection() -> None:
     def size(*, is_kept: bool) -> int:
+        return min(one_size(is_kept=is_kept) for _ in range(3))  # another thread may allocate as well
+
+    def one_size(*, is_kept: bool) -> int:
         tracemalloc.start()
         server = Server({"gunicorn.socket": MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
         if not is_kept:
