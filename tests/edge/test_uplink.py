@@ -24,6 +24,7 @@ from outfeed.edge.engine import EVENTS, HEAD, Engine
 from outfeed.edge.owner import OwnerFile
 from outfeed.edge.stream import EngineStream, read
 from outfeed.errors import EngineDown
+from outfeed.history import Page
 from outfeed.store.high_water_mark import HighWaterMark
 from tests.database_file import epoch_of, head_of, write_events
 from tests.edge.origin_in_process import OriginInProcess
@@ -333,6 +334,26 @@ def test_pruned_events_leave_the_engine(filled: OriginInProcess, redis_server: R
         raw.execute("DELETE FROM outbox WHERE seq <= 4")
     filled.uplink.step()
     assert held(redis_server) == rows_of(filled.path)
+
+
+def test_events_that_are_pruned_before_they_are_appended_are_a_gap_at_edges(
+    filled: OriginInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = filled.services.outbox
+    read_page = outbox.read_after
+
+    def read_and_prune(seq: int, limit: int) -> Page:
+        page = read_page(seq, limit)
+        with contextlib.closing(sqlite3.connect(filled.path)) as raw, raw:
+            raw.execute("DELETE FROM outbox WHERE seq <= 13")
+        return page
+
+    write_events(filled.path, 5)
+    monkeypatch.setattr(outbox, "read_after", read_and_prune)
+    filled.bring_up()
+    reply = read(filled.engine, "after", 0, 10)
+    assert reply is not None
+    assert (reply.head.first_seq, reply.seqs) == (14, [14, 15])
 
 
 def test_an_erased_event_leaves_the_engine_with_a_new_counter(

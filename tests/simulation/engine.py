@@ -160,7 +160,7 @@ class SimulatedStore:
     @staticmethod
     def read_facts(disk: Disk, after: int, through: int) -> Facts:
         rows = {each.seq: (_checksum(each.id), "") for each in disk.items if after < each.seq <= through}
-        return Facts(disk.epoch, disk.erasures, rows)
+        return Facts(disk.window(), disk.erasures, rows)
 
     @classmethod
     def checksum_of(cls, disk: Disk, seq: int) -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from outfeed.history import Window
 from outfeed.store import database as db
 from outfeed.store.database import Database
+from outfeed.store.outbox import read_window
 
 # Memory of an event in the engine beyond its JSON: 355 bytes in all for one of 271 (Redis 7.0, 2026).
 EVENT_OVERHEAD_BYTES = 84
@@ -14,12 +16,12 @@ PUBLISHED = "published_epoch"  # the key in outfeed_meta
 
 
 class Facts(NamedTuple):
-    """The epoch, the number of erasures, and facts about each seq.
+    """The window, the number of erasures, and facts about each seq.
 
-    *rows* has the checksum and the write time of each event, by seq.
+    *rows* has the checksum and the write time of each event, by seq. All are of one read.
     """
 
-    epoch: str
+    window: Window
     erasures: int
     rows: dict[int, tuple[str, str]]
 
@@ -27,11 +29,11 @@ class Facts(NamedTuple):
 def read_facts(database: Database, after: int, through: int) -> Facts:
     """Return the facts of the outbox's rows above *after*, up to *through*."""
     with database.snapshot() as connection:
-        epoch, erasures = db.meta(connection, "epoch"), int(db.meta(connection, "erasures"))
+        window, erasures = read_window(connection), int(db.meta(connection, "erasures"))
         rows = connection.execute(
             "SELECT seq, event_id, created_at FROM outbox WHERE seq > ? AND seq <= ?", (after, through)
         ).fetchall()
-    return Facts(epoch, erasures, {seq: (_checksum(id_, at), str(at or "")) for seq, id_, at in rows})
+    return Facts(window, erasures, {seq: (_checksum(id_, at), str(at or "")) for seq, id_, at in rows})
 
 
 def checksum_of(database: Database, seq: int) -> str | None:

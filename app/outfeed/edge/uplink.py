@@ -177,11 +177,11 @@ class Uplink(SingleThread):
         page = self._outbox.read_after(place.position, APPEND_EVENTS)
         self._core.reader.catch_up_to(page.window.epoch, page.through)
         facts = store.read_facts(self._database, place.position, page.through)
-        is_cut = page.window.first_seq > place.position + 1
-        if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:
+        window = facts.window  # newer than the page: a row of the page that is not in the facts was pruned or erased
+        if window.first_seq > place.position + 1 or {page.window.epoch, window.epoch} != {place.epoch}:
             self._place = None
         elif str(facts.erasures) != place.erasures:
-            self._place = self._erase(place, page.window, str(facts.erasures))
+            self._place = self._erase(place, window, str(facts.erasures))
         else:
             self._place = self._append(place, page, facts)
 
@@ -193,7 +193,7 @@ class Uplink(SingleThread):
         events = [item for item in page.items if item.seq in facts.rows]  # the others were erased since the read
         arguments: list[Any] = [
             self._nonce, place.epoch, place.position, page.through, self._settings.engine_events,
-            max(page.window.first_seq, self._floor), LEASE_MS, shortages,
+            max(facts.window.first_seq, self._floor), LEASE_MS, shortages,
         ]  # fmt: skip
         for item in events:
             checksum, written_at = facts.rows[item.seq]
