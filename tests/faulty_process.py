@@ -24,6 +24,7 @@ import apscheduler.schedulers.base
 
 from outfeed import clock
 from outfeed.store import database as db
+from outfeed.store import database_file
 
 
 def main(arguments: list[str]) -> None:
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> None:
 
     for module in (clock, apscheduler.schedulers.base, apscheduler.executors.base):
         module.datetime = Stepped  # type: ignore[attr-defined]
-    db.BUSY_TIMEOUT_SECS = float(missing("patience=") or 0.5)
+    database_file.BUSY_TIMEOUT_SECS = float(missing("patience=") or 0.5)
     db.Database.connection = limited_connection  # type: ignore[method-assign,assignment]
     threading.Thread.start = start_limited  # type: ignore[method-assign]
     socket.socketpair = make_pair_limited

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from outfeed import config, list_events
 from outfeed.access.store import account
-from outfeed.store import database as db
+from outfeed.store import database_file
 from outfeed.store.database import Database
 from tests.app_fixtures import Api
 from tests.gateways.otlp_samples import PROTOBUF, TIME, protobuf, record, request
@@ -397,7 +397,7 @@ class TestLimitsAndRights:
         assert "requests per minute" in Status.FromString(answers[-1].data).message
 
     def test_a_busy_database_returns_503_with_retry_after(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.1)
+        monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.1)
         api.services.database.close()  # open connections have a longer busy timeout
         body = request(record("a", eventName="shop.a"))
         with closing(sqlite3.connect(api.services.database.path, isolation_level=None)) as raw:

@@ -224,7 +224,7 @@ def test_a_body_above_eight_mebibytes_is_rejected(api: FlaskClient) -> None:
 def test_a_locked_database_returns_503_with_retry_after(
     api: FlaskClient, raw: sqlite3.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outfeed.store.database.BUSY_TIMEOUT_SECS", 0.05)
+    monkeypatch.setattr("outfeed.store.database_file.BUSY_TIMEOUT_SECS", 0.05)
     database.close()
     raw.execute("BEGIN IMMEDIATE")
     answer = api.post("/api/events", json=EVENT)

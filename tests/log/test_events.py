@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from outfeed.store import database as db
+from outfeed.store import database_file
 from outfeed.store.database import Database
 from tests.app_fixtures import Api
 
@@ -260,7 +260,7 @@ class TestDatabaseFailures:
     def test_a_busy_database_returns_503_with_retry_after(
         self, api: Api, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.1)
+        monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.1)
         api.services.database.close()  # open connections have a longer busy timeout
         raw.execute("BEGIN IMMEDIATE")
         answer = api.post("/api/events", json=[named("a"), named("b")])

@@ -17,7 +17,7 @@ import pytest
 
 from outfeed import log_event
 from outfeed.errors import AdoptionNeeded, DatabaseBusy, SchemaMismatch
-from outfeed.store import adoption, files, migrate, schema
+from outfeed.store import adoption, database_file, files, migrate, schema
 from outfeed.store import database as db
 from outfeed.upkeep import upgrade
 from tests import forked
@@ -273,7 +273,7 @@ def test_a_busy_writer_leads_to_a_refusal_without_a_trace(
     path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, begin: str
 ) -> None:
     make(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE orders (n)")
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute(begin)
         before = trace(path.parent)
@@ -293,7 +293,7 @@ def test_a_program_that_keeps_its_locks_leads_to_a_refusal_without_a_trace(
     path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     make(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE orders (n)")
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as program:
         program.execute("PRAGMA locking_mode = EXCLUSIVE")
         program.execute("INSERT INTO orders VALUES (1)")
@@ -307,7 +307,7 @@ def test_a_program_that_keeps_its_locks_leads_to_a_refusal_without_a_trace(
 
 def test_a_reading_program_leads_to_a_refusal_without_a_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(path, "CREATE TABLE orders (n); INSERT INTO orders VALUES (1), (2)")
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT n FROM orders").fetchall()
@@ -322,8 +322,8 @@ def test_a_reading_program_after_the_commit_does_not_undo_the_adoption(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(path, "CREATE TABLE orders (n); INSERT INTO orders VALUES (1), (2)")
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
-    use_wal = db.use_wal
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
+    use_wal = database_file.use_wal
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
 
         def beside_a_reader(file: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_reading_program_after_the_commit_does_not_undo_the_adoption(
             use_wal(file)
 
         with monkeypatch.context() as patched:
-            patched.setattr(db, "use_wal", beside_a_reader)
+            patched.setattr(database_file, "use_wal", beside_a_reader)
             done = upgrade.upgrade(path, adopt=True)
     assert done.migrations == schema.migrations()
     assert done.kept is not None

@@ -15,7 +15,7 @@ import pytest
 from outfeed.access import auth
 from outfeed.config import Settings
 from outfeed.errors import DatabaseError, DatabaseUnreadable
-from outfeed.store import database, files, lease, migrate
+from outfeed.store import database, database_file, files, lease, migrate
 from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.upkeep import backup
 
@@ -81,7 +81,7 @@ def test_the_error_of_a_database_of_another_user_names_its_owner(
     path.mkdir()  # so that not even root can open it
     monkeypatch.setattr(os, "geteuid", lambda: SERVICE)
     with pytest.raises(DatabaseUnreadable, match=f"this process runs as {SERVICE}: chown {SERVICE} {path}$"):
-        database.connect(path)
+        database_file.connect(path)
 
 
 def test_the_error_of_a_lock_file_that_can_not_be_opened_gives_the_reason(tmp_path: Path) -> None:

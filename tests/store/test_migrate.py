@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from outfeed.errors import DatabaseBusy, DatabaseError, DatabaseUnreadable, OutfeedError, SchemaMismatch
-from outfeed.store import database, migrate, schema
+from outfeed.store import database_file, migrate, schema
 from tests import forked
 from tests.store import killed_upgrade
 
@@ -166,7 +166,7 @@ class TestRefusals:
     def test_a_writer_that_keeps_the_lock_makes_the_upgrade_fail_as_busy(self, path, monkeypatch):
         query(path, ADR_017)
         query(path, "PRAGMA journal_mode = WAL")
-        monkeypatch.setattr(database, "BUSY_TIMEOUT_SECS", 0.05)
+        monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
         with closing(sqlite3.connect(path, isolation_level=None)) as writer:
             writer.execute("BEGIN IMMEDIATE")
             with pytest.raises(DatabaseBusy):

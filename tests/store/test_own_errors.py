@@ -14,7 +14,7 @@ from freezegun import freeze_time
 
 from outfeed import list_events
 from outfeed.errors import DatabaseBusy, DatabaseFull
-from outfeed.store import database as db
+from outfeed.store import database_file
 from outfeed.store.database import Database
 from outfeed.store.own_errors import MAX_PLACES, OwnErrors
 
@@ -89,7 +89,7 @@ def test_a_database_error_makes_no_event(errors: OwnErrors, error: Exception) ->
 def test_errors_wait_while_nothing_can_be_written(
     database: Database, errors: OwnErrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
     errors.note("poll", RuntimeError("planted"))
     with closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
         raw.execute("BEGIN IMMEDIATE")

@@ -14,7 +14,7 @@ from freezegun import freeze_time
 from outfeed import log_event
 from outfeed.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseReadOnly, QueryCancelled
 from outfeed.store import database as db
-from outfeed.store import lease
+from outfeed.store import database_file, lease
 from outfeed.store.database import Database
 from outfeed.store.probe import CHECK, FRESH_SECS, Probe
 from tests.waits import PATIENCE_SECS, wait_until
@@ -22,7 +22,7 @@ from tests.waits import PATIENCE_SECS, wait_until
 
 @pytest.fixture
 def probe(database: Database, monkeypatch: pytest.MonkeyPatch) -> Probe:
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.1)
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.1)
     return Probe(database)
 
 

@@ -16,8 +16,8 @@ import pytest
 from outfeed import list_events
 from outfeed.access.store import account, user
 from outfeed.display import Display
-from outfeed.errors import BadBackup, DatabaseBusy, OutfeedError, SchemaMismatch
-from outfeed.store import checkpoint, displays, foreign_schema, migrate
+from outfeed.errors import BadBackup, DatabaseBusy, DatabaseUnreadable, OutfeedError, SchemaMismatch
+from outfeed.store import checkpoint, database_file, displays, foreign_schema, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.displays import DisplayCache, MadeBy
@@ -120,7 +120,7 @@ class TestBackup:
         raw.execute("UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'outbox')"
                     " WHERE name = 'event_log_source'")  # fmt: skip
         database.close()
-        with pytest.raises((BadBackup, db.DatabaseUnreadable)):
+        with pytest.raises((BadBackup, DatabaseUnreadable)):
             backup.backup(database, tmp_path / "copy.db")
         assert not (tmp_path / "copy.db").exists()
 
@@ -185,7 +185,7 @@ class TestRestore:
         The callback runs a function when the restore waits for *raw*'s write lock. The previous database is already
         saved by then. The function ends the transaction.
         """
-        monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+        monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
 
         def hold_up(run):
             raw.execute("BEGIN IMMEDIATE")
@@ -460,7 +460,7 @@ class TestRestore:
         assert ids(database.path) == ["a", "b"]
 
     def test_a_restore_gives_up_on_a_writer_that_never_ends(self, database, raw, saved, monkeypatch):
-        monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+        monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.05)
         raw.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusy, match="nothing was restored"):
             backup.restore(database, saved, by="tests")

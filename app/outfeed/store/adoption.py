@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outfeed.errors import AdoptionNeeded, SchemaMismatch
-from outfeed.store import database, files, former_names, schema
+from outfeed.store import database, database_file, files, former_names, schema
 
 PREFIX = "outfeed_"
 EVENT_LOG_COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
@@ -105,16 +105,16 @@ def _objects(connection: sqlite3.Connection) -> list[_Object]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-@database.retry_if_changed
+@database_file.retry_if_changed
 def check(path: Path, *, adopt: bool) -> None:
     """Refuse a file that cannot be upgraded or adopted.
 
     A file of another program is also refused without *adopt*. The check leaves no trace. Raises AdoptionNeeded,
     SchemaMismatch.
     """
-    if database.is_new(path):
+    if database_file.is_new(path):
         return
-    with database.open_read_only(path) as connection:
+    with database_file.open_read_only(path) as connection:
         if is_foreign(connection) and (problems := list(_file_problems(path))):
             raise _refusal(path, problems)
         check_content(connection, path, adopt=adopt)
@@ -251,13 +251,13 @@ def _named(names: list[str]) -> str:
 # --- plan and record --------------------------------------------------------------------------------------------------
 
 
-@database.retry_if_changed
+@database_file.retry_if_changed
 def plan(path: Path) -> list[str]:
     """Return what an adoption of the file at *path* would do, by lines.
 
     Nothing is changed.
     """
-    with database.open_read_only(path) as connection, closing(schema.model(schema.migrations())) as model:
+    with database_file.open_read_only(path) as connection, closing(schema.model(schema.migrations())) as model:
         has_log = any(each.name == "event_log" for each in _objects(connection))
         made = [each.name for each in _objects(model) if each.type == "table"]
         events = connection.execute("SELECT count(*) FROM event_log").fetchone()[0] if has_log else 0

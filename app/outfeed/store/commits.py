@@ -23,8 +23,7 @@ from outfeed import clock
 from outfeed.errors import OutfeedError
 from outfeed.log_message import LogMessage
 from outfeed.process import sleep_precisely
-from outfeed.store import database as db
-from outfeed.store import files
+from outfeed.store import database_file, files
 
 if sys.platform == "linux":
     import inotify_simple
@@ -201,7 +200,7 @@ class _Versions:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = db.connect(path)
+        self._connection = database_file.connect(path)
         # The first read creates the -wal file, which is watched next.
         self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._file = files.identity(path)

@@ -1,4 +1,4 @@
-"""Connections: open a database, share it between threads, write to it.
+"""Databases: share connections between threads, and write in transactions.
 
 A `Database` is a small pool. It opens connections after a fork, never before. It checks the path each time it provides
 a connection, so that a replaced file is noticed. It translates SQLite's errors to Outfeed's.
@@ -10,267 +10,29 @@ import functools
 import os
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
-from urllib.parse import quote
+from typing import Any
 
 from outfeed import clock
 from outfeed.config import settings
-from outfeed.errors import (
-    DatabaseBusy,
-    DatabaseChanged,
-    DatabaseDamaged,
-    DatabaseError,
-    DatabaseFull,
-    DatabaseMissing,
-    DatabaseReadOnly,
-    DatabaseUnreadable,
-    QueryCancelled,
-    SchemaMismatch,
-)
+from outfeed.errors import DatabaseBusy, DatabaseDamaged, DatabaseError, DatabaseFull
 from outfeed.process import reset_after_fork
-from outfeed.store import data_values, deadline, files, instants
+from outfeed.store import database_file, deadline, files
+from outfeed.store.sqlite_errors import damaged, translate_errors
 
-BUSY_TIMEOUT_SECS = 10.0
-MAX_ATTEMPTS, SECS_BETWEEN_ATTEMPTS = 50, 0.02
 MAX_IDLE_CONNECTIONS = 8
 # A damaged database is checked again after this long, or after ten times as long as a check took.
 RECHECK_SECS = 5.0
-JOURNAL_SIZE_LIMIT_BYTES = 64 * 2**20
 # Steps of SQLite's virtual machine. A check of 280 MiB ended 70 ms after it was interrupted (2026).
 _STEPS_BETWEEN_CHECKS = 1000
 
-# No mmap_size: before 3.51.3 it makes SQLite's rare WAL-reset race worse (sqlite.org/wal.html#walresetbug).
-_PRAGMAS = (
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-    f"PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES}",
-)
-# The beginnings of SQLite's messages that quote a damaged name. If the name is not UTF-8, sqlite3 can't decode them.
-_DAMAGED_NAMES = (b"malformed database schema", b"vtable constructor failed")
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 # Names of sqlite3 for the features: only store/ imports sqlite3.
 Connection = sqlite3.Connection
 IntegrityError, OperationalError = sqlite3.IntegrityError, sqlite3.OperationalError
 SQLITE_VERSION = sqlite3.sqlite_version_info
-BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the existing database at *path*, in autocommit.
-
-    Any thread may use the connection, one at a time. TEXT that is not UTF-8 is read with U+FFFD in place of the invalid
-    bytes. Raises DatabaseMissing, DatabaseUnreadable.
-    """
-    with translate_errors(path):
-        if not path.exists():
-            raise DatabaseMissing(f"no database at {path.absolute()}; `outfeed serve` or `outfeed upgrade` creates one")
-        connection = sqlite3.connect(
-            _uri(path, "mode=rw"), uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None, check_same_thread=False
-        )
-        connection.text_factory = _text
-        instants.register(connection)
-        data_values.register(connection)
-        with ExitStack() as undo:
-            undo.callback(connection.close)
-            for pragma in _PRAGMAS:
-                connection.execute(pragma)
-            undo.pop_all()
-        return connection
-
-
-def _uri(path: Path, options: str) -> str:
-    # Bytes, since a path may not be UTF-8. An empty authority, since a path may begin with two slashes.
-    return f"file://{quote(os.fsencode(path.absolute()))}?{options}"
-
-
-def is_new(path: Path) -> bool:
-    """Return whether the file at *path* is missing or empty."""
-    return not path.exists() or path.stat().st_size == 0
-
-
-def retry_if_changed(read: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Repeat *read* if another process changes the file during it.
-
-    *read* inspects a file and changes nothing.
-    """
-
-    @functools.wraps(read)
-    def repeated(*arguments: _P.args, **named: _P.kwargs) -> _R:
-        for _ in range(MAX_ATTEMPTS):
-            with suppress(DatabaseChanged):
-                return read(*arguments, **named)
-            time.sleep(SECS_BETWEEN_ATTEMPTS)
-        return read(*arguments, **named)
-
-    return repeated
-
-
-@contextmanager
-def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a read-only connection that changes nothing on disk.
-
-    The file, its journal mode and its folder stay as they are. With a `-wal` beside the file, only `-shm` may change.
-    Raises SchemaMismatch if a rollback journal must be replayed first, since that would change the file;
-    DatabaseUnreadable; DatabaseChanged, after which `retry_if_changed` repeats the read.
-    """
-    path = path.resolve()  # SQLite keeps its journals beside the target of a link
-    has_journal = any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
-    # With mode=ro, SQLite would create the `-wal` of a file in WAL mode that has none. An immutable read takes no lock,
-    # so it may see a half-written state of another process that starts. The file is read through SQLite only: closing a
-    # descriptor of it drops every lock of this process (sqlite.org/howtocorrupt.html, section 2.2).
-    mode = "mode=ro" if has_journal else "immutable=1"
-    before = _signature(path)
-    try:
-        with translate_errors(path):
-            uri = _uri(path, mode)
-            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
-                connection.text_factory = _text
-                _refuse_hot_journal(connection, path)
-                yield connection
-    finally:
-        if not has_journal and _signature(path) != before:
-            raise DatabaseChanged(f"{path} is being changed by another process; nothing was changed, try again")
-
-
-def _signature(path: Path) -> tuple[object, ...]:
-    """Return a value that changes if another process writes to *path*."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    journals = [Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal")]
-    return found.st_ino, found.st_size, found.st_mtime_ns, *journals
-
-
-def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        if not Path(f"{path}-journal").exists() or error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-            raise
-        raise SchemaMismatch(
-            f"{path}-journal belongs to a transaction that was interrupted. Nothing was changed. Open the database "
-            "once with its own program, which rolls the transaction back, and try again"
-        ) from error
-
-
-def plain(path: Path | str) -> Connection:
-    """Open any SQLite file, or `:memory:`, in autocommit.
-
-    The connection has none of Outfeed's settings and functions.
-    """
-    return sqlite3.connect(path, isolation_level=None)
-
-
-def create(path: Path) -> None:
-    """Create an empty database at *path*, readable by its owner only.
-
-    Missing folders above it are created in the same way. An existing file keeps its mode. SQLite gives `-wal` and
-    `-shm` the mode of the database. `auto_vacuum` has an effect only before the first table is created
-    (sqlite.org/pragma.html#pragma_auto_vacuum).
-    """
-    files.make_folder(path.parent)
-    with suppress(OSError):  # the file exists, or SQLite reports below why it can't be created
-        files.make_private(path)
-    with (
-        translate_errors(path),
-        closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection,
-    ):
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-
-
-def use_wal(path: Path) -> None:
-    """Set the journal mode to WAL if it is another.
-
-    Raises DatabaseBusy while another program reads the file.
-    """
-    with translate_errors(path), closing(connect(path)) as connection:
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            connection.execute("PRAGMA journal_mode = WAL")
-
-
-def refuse_foreign(connection: sqlite3.Connection) -> None:
-    """Raise SchemaMismatch unless the database is an upgraded one.
-
-    The `event_log` in it may be another program's.
-    """
-    cursor = connection.cursor()
-    cursor.row_factory = None  # a caller's own connection may have another
-    try:
-        cursor.execute("SELECT key, value, (SELECT applied_at FROM outfeed_migration) FROM outfeed_meta LIMIT 0")
-    except sqlite3.OperationalError as error:
-        if "no such table" not in str(error) and "no such column" not in str(error):
-            raise
-        (path,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
-        raise SchemaMismatch(
-            f"{path} is not an upgraded Outfeed database; run `outfeed upgrade`, "
-            "or `outfeed upgrade --adopt` if another program made it"
-        ) from error
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
-
-
-@contextmanager
-def translate_errors(path: Path) -> Iterator[None]:
-    """Translate SQLite's errors in the block to Outfeed's, with *path*.
-
-    IntegrityError is not translated, because the caller knows its rows. A message that sqlite3 can't decode is
-    translated like the error that it belongs to.
-    """
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
-            raise QueryCancelled("this query took too long and was cancelled; narrow your filters") from error
-        raise _explain(error, path) from error
-    except UnicodeDecodeError as error:
-        if not error.object.startswith(_DAMAGED_NAMES):
-            raise
-        raise _damaged(path, "its schema has a name that is not UTF-8") from error
-
-
-def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
-    code = getattr(error, "sqlite_errorcode", 0)
-    match code & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return DatabaseBusy(f"{path} is locked by another writer; nothing was written, try again")
-        case sqlite3.SQLITE_FULL:
-            return _full(path)
-        case sqlite3.SQLITE_READONLY:
-            return DatabaseReadOnly(
-                f"{path} is read-only: check the mode of the file and its folder, and the mount options"
-            )
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return _damaged(path, str(error))
-        case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_SHMSIZE:
-            return _full(path)
-        case sqlite3.SQLITE_CANTOPEN:
-            advice = f"check its permissions and the limit of open files (ulimit -n){files.owner_advice(path)}"
-            return DatabaseUnreadable(f"{path}: {error}: {advice}")
-    if "no such table" in str(error) or "no such column" in str(error):
-        return SchemaMismatch(f"{path} is not an upgraded Outfeed database ({error}); run `outfeed upgrade`")
-    return DatabaseUnreadable(f"{path}: {error}")
-
-
-def _full(path: Path) -> DatabaseFull:
-    return DatabaseFull(f"no space left to write {path}; nothing was written, free some space and try again")
-
-
-def _damaged(path: Path, what: str) -> DatabaseDamaged:
-    return DatabaseDamaged(
-        f"{path} is damaged ({what}); move it, {path.name}-wal and {path.name}-shm away, and `outfeed restore FILE`"
-    )
 
 
 @dataclass
@@ -341,8 +103,8 @@ class Database:
         """
         file = self.identity()
         if file is not None and file != self._upgraded:
-            with open_read_only(self.path) as connection:
-                refuse_foreign(connection)
+            with database_file.open_read_only(self.path) as connection:
+                database_file.refuse_foreign(connection)
             self._upgraded = file
 
     @contextmanager
@@ -400,7 +162,7 @@ class Database:
         SQLite's own wait sleeps for up to 100 ms after the lock is free.
         """
         writing = self._writing
-        if not writing.acquire(timeout=BUSY_TIMEOUT_SECS):
+        if not writing.acquire(timeout=database_file.BUSY_TIMEOUT_SECS):
             raise DatabaseBusy(f"{self.path} is being written by other threads; nothing was written, try again")
         try:
             yield
@@ -430,11 +192,11 @@ class Database:
         Raises DatabaseError, QueryCancelled.
         """
         file = self.identity()
-        with closing(connect(self.path)) as connection, translate_errors(self.path):
+        with closing(database_file.connect(self.path)) as connection, translate_errors(self.path):
             connection.set_progress_handler(self._interrupted.is_set, _STEPS_BETWEEN_CHECKS)
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
-            error = _damaged(self.path, " ".join(said.split()))
+            error = damaged(self.path, " ".join(said.split()))
             self.note_damage(error, file)
             raise error
 
@@ -506,7 +268,7 @@ class Database:
                 connection = self._idle.pop()
         for old in stale:
             old.close()
-        return connection or connect(self.path)
+        return connection or database_file.connect(self.path)
 
     def _give_back(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
         try:

@@ -14,7 +14,7 @@ from outfeed.errors import EventConflict, InvalidEvent
 from outfeed.events import Event, make_event
 from outfeed.principal import is_audit
 from outfeed.store import database as db
-from outfeed.store import rows
+from outfeed.store import database_file, rows
 from outfeed.store.database import Database
 
 _INSERT = """
@@ -109,17 +109,17 @@ def log_event(
     )  # fmt: skip
     draft = _Draft(event, data_json, id is not None, timestamp is not None)
     if connection is not None:
-        db.refuse_foreign(connection)
+        database_file.refuse_foreign(connection)
         return _append_once(connection, draft)
     database = db.default()
     database.refuse_foreign()
     if id is None:
         with database.one_write() as own:
-            db.refuse_foreign(own)
+            database_file.refuse_foreign(own)
             _insert(own, draft)
         return event
     with database.transaction() as own:
-        db.refuse_foreign(own)
+        database_file.refuse_foreign(own)
         return _append_once(own, draft)
 
 
@@ -129,7 +129,7 @@ def append_audit(connection: sqlite3.Connection, event_type: str, source: str, d
     `log_event` refuses the types of the audit.
     """
     event, data_json = make_event(event_type, source, data=data, max_event_bytes=settings().max_event_bytes)
-    db.refuse_foreign(connection)
+    database_file.refuse_foreign(connection)
     _insert(connection, _Draft(event, data_json, has_id=False, has_timestamp=False))
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outfeed.errors import BadBackup
-from outfeed.store import adoption, former_names, schema
-from outfeed.store import database as db
+from outfeed.store import adoption, database_file, former_names, schema
 
 _INDEX = re.compile(r"CREATE\s+(UNIQUE\s+)?INDEX\s", re.IGNORECASE)
 # The text decides on what SQLite makes of an entry. In the column `type` a forged file may say Trigger.
@@ -109,9 +108,9 @@ def _problems(connection: sqlite3.Connection) -> dict[str, str]:
     return found | {f"{each}, which a foreign key to Outfeed's tables runs": each.sql for each in _cascades(connection)}
 
 
-@db.retry_if_changed
+@database_file.retry_if_changed
 def _problems_in(path: Path) -> dict[str, str]:
-    with db.open_read_only(path) as connection:
+    with database_file.open_read_only(path) as connection:
         return _problems(connection)
 
 
@@ -155,9 +154,9 @@ def _is_ours(table: str) -> bool:
     return table.lower() in (_LOG, "outbox") or table.lower().startswith(adoption.PREFIX)
 
 
-@db.retry_if_changed
+@database_file.retry_if_changed
 def _found_in(path: Path) -> list[ForeignObject]:
-    with db.open_read_only(path) as connection:
+    with database_file.open_read_only(path) as connection:
         return find(connection)
 
 

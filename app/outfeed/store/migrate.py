@@ -15,7 +15,8 @@ from pathlib import Path
 from outfeed import clock
 from outfeed.errors import DatabaseError, SchemaMismatch
 from outfeed.log_message import LogMessage
-from outfeed.store import adoption, database, files, former_names, lease, schema
+from outfeed.store import adoption, database_file, files, former_names, lease, schema
+from outfeed.store.sqlite_errors import translate_errors
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +61,16 @@ def check(path: Path, *, adopt: bool = False) -> None:
     adoption.check(path, adopt=adopt)
 
 
-@database.retry_if_changed
+@database_file.retry_if_changed
 def pending(path: Path) -> list[str]:
     """Return the migrations that the database at *path* lacks, in order.
 
     If the file is missing, these are all migrations. Raises SchemaMismatch if the database has migrations that this
     code does not know.
     """
-    if database.is_new(path):
+    if database_file.is_new(path):
         return schema.migrations()
-    with database.open_read_only(path) as connection:
+    with database_file.open_read_only(path) as connection:
         return _pending(connection, path)
 
 
@@ -104,17 +105,17 @@ def _make_folder(folder: Path) -> None:
 
 
 def _upgrade_alone(path: Path, *, adopt: bool) -> list[str]:
-    if database.is_new(path):
-        database.create(path)
+    if database_file.is_new(path):
+        database_file.create(path)
     if not pending(path):
-        database.use_wal(path)  # a copy from a backup may lack it
+        database_file.use_wal(path)  # a copy from a backup may lack it
         return []
-    with database.translate_errors(path), closing(database.connect(path)) as connection:
+    with translate_errors(path), closing(database_file.connect(path)) as connection:
         applied = _apply(connection, path, adopt=adopt)
     log.info(LogMessage("upgraded", database=path, migrations=",".join(applied)))
     # After the commit, because a refusal must not change the journal mode.
     try:
-        database.use_wal(path)
+        database_file.use_wal(path)
     except DatabaseError as error:
         # The migrations are committed, so the upgrade has succeeded. The server sets the mode as soon as it can.
         log.warning(LogMessage("journal mode is not WAL yet", database=path, reason=error))

@@ -23,10 +23,10 @@ from typing import IO, Any, NamedTuple
 
 from outfeed.errors import BadArchive
 from outfeed.nesting import MAX_DEPTH, is_deep
-from outfeed.store import database as db
-from outfeed.store import files, lease, migrate, schema
+from outfeed.store import database_file, files, lease, migrate, schema
 from outfeed.store.adoption import EVENT_LOG_COLUMNS
 from outfeed.store.database import Connection
+from outfeed.store.sqlite_errors import translate_errors
 
 SUFFIX = ".ndjson.gz"
 CHECKSUM_SUFFIX = ".sha256"
@@ -192,7 +192,7 @@ def _digest(path: Path) -> str:
 
 def _read(database: Path, rowids: Sequence[int]) -> list[tuple[Any, ...]]:
     # A connection of its own returns TEXT unchanged, even if it is not UTF-8.
-    with closing(db.connect(database)) as connection, db.translate_errors(database):
+    with closing(database_file.connect(database)) as connection, translate_errors(database):
         connection.text_factory = _Text
         marks = ",".join("?" * len(rowids))
         return connection.execute(
@@ -266,8 +266,8 @@ def import_archives(paths: Iterable[Path], into: Path) -> int:
 
 
 def _fill(fresh: Path, paths: Iterable[Path]) -> int:
-    db.create(fresh)
-    with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
+    database_file.create(fresh)
+    with closing(database_file.connect(fresh)) as connection, translate_errors(fresh):
         for statement in schema.statements("0001.event-log"):
             connection.execute(statement)
         for path in paths:

@@ -26,10 +26,22 @@ from outfeed.errors import (
 )
 from outfeed.feature import registered
 from outfeed.log_message import LogMessage
-from outfeed.store import adoption, audit, checkpoint, deadline, files, foreign_schema, former_names, lease, migrate
+from outfeed.store import (
+    adoption,
+    audit,
+    checkpoint,
+    database_file,
+    deadline,
+    files,
+    foreign_schema,
+    former_names,
+    lease,
+    migrate,
+)
 from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
 from outfeed.store.rows import COLUMNS
+from outfeed.store.sqlite_errors import BUSY_CODES, translate_errors
 from outfeed.upkeep import maintenance
 from outfeed.upkeep.retention import JOB as PRUNE
 
@@ -116,7 +128,11 @@ def copy_database(source: Path, target: Path) -> None:
     The source need not be a feed. Raises OSError as well.
     """
     with _temporary_file(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
-        with closing(db.connect(source)) as live, db.translate_errors(source), closing(db.plain(fresh)) as copy:
+        with (
+            closing(database_file.connect(source)) as live,
+            translate_errors(source),
+            closing(database_file.plain(fresh)) as copy,
+        ):
             live.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
             _check_whole(copy, source)
@@ -164,11 +180,15 @@ def _copy(source: Path, fresh: Path, on_progress: Progress) -> Content:
 
     *fresh* ends as one file, without side files.
     """
-    with closing(db.connect(source)) as live, db.translate_errors(source), deadline.enforced(live):
+    with (
+        closing(database_file.connect(source)) as live,
+        translate_errors(source),
+        deadline.enforced(live),
+    ):
         # A read transaction around all steps: without it, each commit of a writer would restart the copy.
         live.execute("BEGIN")
         content = _content(live)
-        with closing(db.plain(fresh)) as copy, deadline.enforced(copy):
+        with closing(database_file.plain(fresh)) as copy, deadline.enforced(copy):
             copy.execute("PRAGMA synchronous = OFF")  # the caller syncs the whole file
             live.backup(copy, pages=STEP_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
             live.execute("COMMIT")
@@ -227,7 +247,7 @@ def restore(
         _check_foreign_tables(database.path, fresh, source, whole_database=whole_database)
         content = _read_content(fresh)
         if not database.path.exists():
-            with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
+            with closing(database_file.connect(fresh)) as connection, translate_errors(fresh):
                 _record_restore(connection, source, None, by)
             with files.translate_os_errors(f"put {source} in place"):
                 _move_into_place(database.path, fresh)
@@ -235,7 +255,7 @@ def restore(
         else:
             kept = database.path.with_name(f"{database.path.name}.before-restore-{clock.now():%Y%m%dT%H%M%S%f}Z")
             _save_previous(database, kept)
-            with db.translate_errors(database.path):
+            with translate_errors(database.path):
                 _replace_live(
                     database.path, fresh, kept, lambda copy: _record_restore(copy, source, kept, by), on_progress
                 )
@@ -259,11 +279,11 @@ def _check_foreign_tables(live: Path, fresh: Path, source: Path, *, whole_databa
     """
     if not live.exists():
         return
-    with closing(db.connect(live)) as connection, db.translate_errors(live):
+    with closing(database_file.connect(live)) as connection, translate_errors(live):
         if former_names.are_used(connection):
             raise SchemaMismatch(f"{live} was made by an earlier version; run `outfeed upgrade` first, then restore")
         foreign = adoption.foreign_tables(connection)
-    with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
+    with closing(database_file.connect(fresh)) as connection, translate_errors(fresh):
         lost = sorted(set(foreign).difference(adoption.foreign_tables(connection)))
     if lost:
         raise BadBackup(
@@ -292,7 +312,7 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
             raise BadBackup(f"{source} is not a backup of a feed: it is damaged or not a database") from error
         except DatabaseUnreadable as error:
             raise BadBackup(f"{source} is not a backup of a feed: {error}") from error
-        with closing(db.connect(fresh)) as copy, db.translate_errors(fresh):
+        with closing(database_file.connect(fresh)) as copy, translate_errors(fresh):
             copy.execute("UPDATE outfeed_meta SET value = ? WHERE key = 'epoch'", (secrets.token_hex(16),))
         if database.path.exists():
             _match_pages(database.path, fresh)
@@ -304,7 +324,11 @@ def _copy_backup(source: Path, fresh: Path, live: Path) -> None:
 
     Rejects a file with triggers that could run later. Raises BadBackup.
     """
-    with closing(db.connect(source)) as backup_, closing(db.plain(fresh)) as copy, db.translate_errors(source):
+    with (
+        closing(database_file.connect(source)) as backup_,
+        closing(database_file.plain(fresh)) as copy,
+        translate_errors(source),
+    ):
         for connection in (backup_, copy):
             connection.execute("PRAGMA trusted_schema = OFF")
         backup_.backup(copy)
@@ -317,9 +341,9 @@ def _copy_backup(source: Path, fresh: Path, live: Path) -> None:
 
 def _match_pages(live: Path, fresh: Path) -> None:
     """Give the copy the page size of the live file, which WAL mode requires."""
-    with closing(db.connect(live)) as connection, db.translate_errors(live):
+    with closing(database_file.connect(live)) as connection, translate_errors(live):
         (wanted,) = connection.execute("PRAGMA page_size").fetchone()
-    with closing(db.connect(fresh)) as copy, db.translate_errors(fresh):
+    with closing(database_file.connect(fresh)) as copy, translate_errors(fresh):
         if copy.execute("PRAGMA page_size").fetchone() != (wanted,):
             copy.execute("PRAGMA journal_mode = DELETE")
             copy.execute(f"PRAGMA page_size = {wanted}")
@@ -359,7 +383,7 @@ def _replace_live(
 
     def on_step(status: int, left: int, total: int) -> None:
         nonlocal is_locked, busy_steps
-        if status in db.BUSY_CODES:
+        if status in BUSY_CODES:
             busy_steps += 1
             if busy_steps > MAX_BUSY_STEPS:
                 raise DatabaseBusy(f"{live} is locked by another writer; nothing was restored, try again")
@@ -370,14 +394,14 @@ def _replace_live(
             _copy_kept_tables(live, fresh, record)
         on_progress(total - left, total)
 
-    with closing(db.connect(fresh)) as copy, closing(db.connect(live)) as target:
+    with closing(database_file.connect(fresh)) as copy, closing(database_file.connect(live)) as target:
         # One page per step: a first step that copied all pages would leave no time for the callback's work.
         copy.backup(target, pages=1, progress=on_step)
         target.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _copy_late_events(live: Path, kept: Path) -> None:
-    with closing(db.connect(kept)) as connection, db.translate_errors(kept):
+    with closing(database_file.connect(kept)) as connection, translate_errors(kept):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute(
             f"INSERT INTO main.event_log ({COLUMNS}) SELECT {COLUMNS} FROM live.event_log"  # noqa: S608
@@ -386,7 +410,7 @@ def _copy_late_events(live: Path, kept: Path) -> None:
 
 
 def _copy_kept_tables(live: Path, fresh: Path, record: Callable[[Connection], None]) -> None:
-    with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
+    with closing(database_file.connect(fresh)) as connection, translate_errors(fresh):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute("BEGIN")  # IMMEDIATE would lock the live database too, and the restore holds that lock
         for table in kept_tables():
@@ -416,7 +440,7 @@ def _columns(connection: Connection, schema: str, table: str) -> list[str]:
 
 
 def _read_content(path: Path) -> Content:
-    with closing(db.connect(path)) as connection, db.translate_errors(path):
+    with closing(database_file.connect(path)) as connection, translate_errors(path):
         return _content(connection)
 
 

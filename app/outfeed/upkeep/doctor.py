@@ -22,10 +22,11 @@ from outfeed.config import Settings
 from outfeed.errors import QueryCancelled, SchemaMismatch
 from outfeed.feature import NOTE, PROBLEM, Feature, Finding, registered
 from outfeed.store import database as db
-from outfeed.store import deadline, files, foreign_schema, migrate, serving, triggers
-from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Connection, Database
+from outfeed.store import database_file, deadline, files, foreign_schema, migrate, serving, triggers
+from outfeed.store.database import Connection, Database
 from outfeed.store.high_water_mark import HighWaterMark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
+from outfeed.store.sqlite_errors import translate_errors
 from outfeed.upkeep import health
 
 MIN_FREE_BYTES = 256 * 2**20
@@ -57,7 +58,7 @@ def run_checks(database: Database, settings: Settings) -> dict[str, list[Finding
     The thread's deadline applies: a rule that exceeds it has a note that says so. The rules of SLOW come last, so that
     a deadline leaves the others complete. Raises DatabaseError if the database can't be read.
     """
-    with closing(db.connect(database.path)) as connection, deadline.enforced(connection):
+    with closing(database_file.connect(database.path)) as connection, deadline.enforced(connection):
         context = CheckContext(database, connection, settings)
         found = _quick_findings(context)
         return found | {name: _findings(context, rule) for name, rule in SLOW.items()}
@@ -76,7 +77,7 @@ def _quick_findings(context: CheckContext) -> dict[str, list[Finding]]:
 
 def _findings(context: CheckContext, rule: Callable[[CheckContext], Iterator[Finding]]) -> list[Finding]:
     try:
-        with db.translate_errors(context.database.path):
+        with translate_errors(context.database.path):
             return list(rule(context))
     except QueryCancelled:
         return [UNFINISHED]
@@ -248,14 +249,14 @@ def _journal(context: CheckContext) -> Iterator[Finding]:
             f"journal_mode is {mode}",
             "readers and writers block each other, and commits are noticed late",
             "outfeed doctor --fix",
-            lambda: db.use_wal(context.database.path),
+            lambda: database_file.use_wal(context.database.path),
         )
 
 
 def _wal(context: CheckContext) -> Iterator[Finding]:
     wal = Path(f"{context.database.path}-wal")
     size = wal.stat().st_size if wal.exists() else 0
-    if size > JOURNAL_SIZE_LIMIT_BYTES:
+    if size > database_file.JOURNAL_SIZE_LIMIT_BYTES:
         _, frames, done = context.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         yield Finding(
             PROBLEM if done < frames else NOTE,

@@ -10,9 +10,9 @@ from typing import Any
 
 from outfeed import clock
 from outfeed.feature import registered
-from outfeed.store import audit
-from outfeed.store import database as db
+from outfeed.store import audit, database_file
 from outfeed.store.database import Database
+from outfeed.store.sqlite_errors import translate_errors
 
 MAX_WAIT_SECS = 1.0
 PAUSE_SECS = 0.02
@@ -116,7 +116,7 @@ def _empty_write_ahead_log(database: Database) -> None:
     SQLite waits for readers, which is too long during a backup.
     """
     deadline = clock.monotonic() + MAX_WAIT_SECS
-    with closing(db.connect(database.path)) as connection, db.translate_errors(database.path):
+    with closing(database_file.connect(database.path)) as connection, translate_errors(database.path):
         connection.execute("PRAGMA busy_timeout = 0").fetchall()
         while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and clock.monotonic() < deadline:
             time.sleep(PAUSE_SECS)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from outfeed import clock
 from outfeed.errors import DatabaseBusy, OutfeedError, SchemaMismatch
-from outfeed.store import adoption, database, former_names, lease
+from outfeed.store import adoption, database_file, former_names, lease
 from outfeed.store.database import Connection, OperationalError
+from outfeed.store.sqlite_errors import translate_errors
 from outfeed.upkeep import upgrade
 
 MAX_WAIT_SECS = 10.0
@@ -46,13 +47,13 @@ class Plan(NamedTuple):
     journal_mode: str
 
 
-@database.retry_if_changed
+@database_file.retry_if_changed
 def plan(path: Path) -> Plan:
     """Return the changes that a release of the database at *path* makes.
 
     Raises SchemaMismatch if the database contains nothing but Outfeed's tables.
     """
-    with database.open_read_only(path) as connection:
+    with database_file.open_read_only(path) as connection:
         return _plan(connection, path)
 
 
@@ -68,7 +69,7 @@ def release(path: Path) -> Released:
     with lease.hold(lease.lock_file(path), wait=True):
         kept = upgrade.save_copy(path, "before-release")
         try:
-            with database.translate_errors(path), closing(database.connect(path)) as connection:
+            with translate_errors(path), closing(database_file.connect(path)) as connection:
                 _set_journal_mode(connection, path, planned.journal_mode)
                 _remove(connection, planned)
         except OutfeedError:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.errors import SchemaMismatch
 from outfeed.log_message import LogMessage
-from outfeed.store import database, files, migrate, serving
+from outfeed.store import database_file, files, migrate, serving
 from outfeed.upkeep import backup
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def upgrade(path: Path, *, adopt: bool = False) -> Upgraded:
     error nothing has changed, and no copy or lock file is left.
     """
     names = migrate.pending(path)
-    if not names or database.is_new(path):
+    if not names or database_file.is_new(path):
         return Upgraded(migrate.upgrade(path), None)
     migrate.check(path, adopt=adopt)
     refuse_served(path, "upgrade")

@@ -19,6 +19,7 @@ from outfeed.log.store.log_filter import DataCondition, Excluded, LogFilter
 from outfeed.log.store.search import Span
 from outfeed.principal import EVERYTHING, EventScope, is_of_type
 from outfeed.store import database as db
+from outfeed.store import database_file
 from outfeed.store.database import Database
 
 FEW, MANY = 20_000, 100_000
@@ -191,8 +192,8 @@ class TestEveryFilter:
                 connection.set_trace_callback(statements.append)
             return connection
 
-        original = db.connect
-        monkeypatch.setattr(db, "connect", connect)
+        original = database_file.connect
+        monkeypatch.setattr(database_file, "connect", connect)
         # The spans of a full-text index with two blocks. Each search finds one event in a thousand.
         blocks = [Span(80_001, MANY), Span(65_536, 80_000, 1, True), Span(0, 65_535, 0, True)]
         monkeypatch.setattr(search.Index, "spans", lambda *_: blocks)
@@ -232,8 +233,8 @@ class TestEveryFilter:
                 connection.set_progress_handler(lambda: next(thousands) < 0, 1000)
             return connection
 
-        original = db.connect
-        monkeypatch.setattr(db, "connect", connect)
+        original = database_file.connect
+        monkeypatch.setattr(database_file, "connect", connect)
         many.close()
         survey.take(many, filter_)
         log_page.list_page(many, filter_, limit=50, cursor=90_000)

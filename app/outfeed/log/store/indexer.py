@@ -32,7 +32,7 @@ from outfeed.log.store.search import (
 )
 from outfeed.log_message import LogMessage
 from outfeed.store import database as db
-from outfeed.store import instants, lease, rows
+from outfeed.store import database_file, instants, lease, rows
 from outfeed.store.database import Connection, Database
 from outfeed.store.outbox import read_window
 
@@ -200,7 +200,7 @@ class Indexer:
         """Make an empty index that follows the outbox from the head."""
         if found.last_id is not None:  # no line follows the first sign-in link: tests/http/server/test_terminal.py
             log.info(LogMessage("search index is rebuilt", path=self._path))
-        db.create(self._path)
+        database_file.create(self._path)
         self._path.chmod(0o600)
         _damaged(self._path).unlink(missing_ok=True)
         with self._writing() as connection:

@@ -25,6 +25,7 @@ from outfeed.log.store.snippet import Snippet, snippet
 from outfeed.log_message import LogMessage
 from outfeed.redaction import redact
 from outfeed.store import database as db
+from outfeed.store import database_file
 from outfeed.store.database import Connection, Database
 from outfeed.store.instants import bounds
 
@@ -117,7 +118,7 @@ def matching_rowids(expression: str, texts: Iterable[tuple[int, str]]) -> set[in
 
     For events that are not in the index yet.
     """
-    with closing(db.plain(":memory:")) as memory:
+    with closing(database_file.plain(":memory:")) as memory:
         memory.execute(SCHEMA.format(table="words"))
         rows = ((rowid, index_text(text)) for rowid, text in texts)
         memory.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
