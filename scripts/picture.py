@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from outfeed.config import environment_with
+from outfeed.config.environment import environment_with
 from tests.server import ROOT, Server
 
 FILE = ROOT / "tests" / "screenshots" / "live.png"

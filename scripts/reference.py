@@ -17,6 +17,8 @@ import click
 
 from outfeed import config, display, manual, metrics
 from outfeed.cli import main
+from outfeed.config.description import described
+from outfeed.config.environment import PREFIX
 from outfeed.feed import frames
 from outfeed.http import error_codes, permission
 from outfeed.http.app import create_app
@@ -37,9 +39,7 @@ def _escaped(cell: str) -> str:
 
 def settings() -> str:
     """Return every setting with its default and meaning."""
-    rows = [
-        [f"`{each.name}`", f"`{each.default}`" if each.default else "none", each.help] for each in config.described()
-    ]
+    rows = [[f"`{each.name}`", f"`{each.default}`" if each.default else "none", each.help] for each in described()]
     return table(["setting", "default", "meaning"], rows)
 
 
@@ -175,7 +175,7 @@ def write(is_check: bool) -> int:
 
 
 if __name__ == "__main__":
-    for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]  # a table shows the defaults
     is_check = "--check" in sys.argv
     sys.exit(bool(write(is_check)) and is_check)

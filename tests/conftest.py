@@ -16,6 +16,7 @@ import freezegun
 import pytest
 
 from outfeed import config
+from outfeed.config.environment import PREFIX
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from tests import compiled
@@ -95,7 +96,7 @@ def no_leaked_threads() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Give every test its own database path and no setting of the machine."""
-    for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OUTFEED_DATABASE", str(tmp_path / "outfeed.db"))
     config.settings.cache_clear()

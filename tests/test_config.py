@@ -10,6 +10,7 @@ import pytest
 
 from outfeed import config
 from outfeed.config import Settings
+from outfeed.config.remote import remote
 from outfeed.errors import ConfigError
 
 SECRET = "correct horse battery staple"
@@ -277,12 +278,12 @@ class TestTokenOfTheEnvironment:
         (empty_folder / ".env").write_text(name)
         monkeypatch.setenv("OUTFEED_TOKEN", SECRET)
         with pytest.raises(ConfigError, match=r"^OUTFEED_TOKEN: is not sent to http://.*--url$") as problem:
-            config.remote()
+            remote()
         assert SECRET not in str(problem.value)
-        assert config.remote("https://feed.example/") == ("https://feed.example", SECRET)
+        assert remote("https://feed.example/") == ("https://feed.example", SECRET)
         monkeypatch.delenv("OUTFEED_TOKEN")
         config.settings.cache_clear()
-        assert config.remote()[1] is None
+        assert remote()[1] is None
 
     def test_a_token_of_a_secret_file_is_not_sent_there_either(
         self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -291,7 +292,7 @@ class TestTokenOfTheEnvironment:
         (empty_folder / "token").write_text(SECRET)
         monkeypatch.setenv("OUTFEED_TOKEN_FILE", str(empty_folder / "token"))
         with pytest.raises(ConfigError, match="OUTFEED_TOKEN"):
-            config.remote()
+            remote()
 
     @pytest.mark.parametrize(
         ("file", "environment", "url"),
@@ -309,4 +310,4 @@ class TestTokenOfTheEnvironment:
         (empty_folder / ".env").write_text(file.format(f"'{SECRET}'"))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        assert config.remote() == (url, SECRET)
+        assert remote() == (url, SECRET)

@@ -170,8 +170,8 @@ def _place_problems(file: Path, tree: ast.Module, names: dict[str, str]) -> Iter
     for line, name in [*uses, *_imports(file, tree)]:
         if CLOCKS.fullmatch(name) and file != Path("clock.py"):
             yield line, f"{name} reads a clock; only clock.py does"
-        if ENVIRONMENT.match(name) and file != Path("config.py"):
-            yield line, f"{name} is the environment; only config.py reads it"
+        if ENVIRONMENT.match(name) and file != Path("config/environment.py"):
+            yield line, f"{name} is the environment; only config/environment.py reads it"
         if PRINTS.fullmatch(name) and file != Path("cli/show.py"):
             yield line, f"{name} prints as it is; cli/show.py has a function that escapes control characters"
 
@@ -371,7 +371,7 @@ ALLOWED = {
         "from outfeed.feed.cohort import Cohort\nfrom . import frames\nfrom .relay import Relay",
     ),
     "a clock in clock.py": ("clock.py", "import time\ntime.monotonic()"),
-    "the environment in config.py": ("config.py", "import os\nos.environ"),
+    "the environment in its module": ("config/environment.py", "import os\nos.environ"),
     "SQL in a feature's store": ("log/store/page.py", "rows = connection.execute('SELECT seq FROM outbox')"),
     "sqlite3 in the store": ("store/outbox.py", "import sqlite3"),
     "sleep reads no clock": ("store/commits.py", "import time\ntime.sleep(0.0005)"),

@@ -14,8 +14,8 @@ To add a feature:
    does the work.
 4. Put tables in a new file of migrations/, with names that begin with `outfeed_`. `kept_tables` and `erase` cover them.
 5. Put pages for operators at `/admin/…`, list them in `admin_pages`, and extend `admin.html` (http/admin.py).
-6. Use `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and `status`
-   and `about_event` values are shared by all features.
+6. Use `templates/`, `static/`, and settings in `config/__init__.py`. The names of templates, static files, jobs and
+   `status` and `about_event` values are shared by all features.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from outfeed import clock, config
+from outfeed import clock
+from outfeed.config.environment import set_for_library
 from outfeed.log_message import LogMessage
 
 LOG_EVERY_SECS = 60.0
@@ -117,7 +118,7 @@ class Metrics:
         From now on, each metric of this process is a value in such a file. Counters continue from the values that the
         last worker of that number left.
         """
-        config.set_for_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
+        set_for_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
         values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
         return cls(folder, worker)
 

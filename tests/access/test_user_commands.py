@@ -10,7 +10,7 @@ from outfeed import config
 from outfeed.access import passwords
 from outfeed.access.store import account, user
 from outfeed.cli import main
-from outfeed.config import LOCAL_LINK
+from outfeed.config.addresses import LOCAL_LINK
 from outfeed.log.store.reading import list_events
 from outfeed.store.serving import serving
 from tests.server import Server, free_port

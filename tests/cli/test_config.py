@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from outfeed import config
+from outfeed.config.description import MASKED
 
 
 def settings(output: str) -> dict[str, dict[str, Any]]:
@@ -36,7 +37,7 @@ def test_each_setting_has_its_value_default_source_and_help(outfeed, in_empty_fo
         "help": "Server processes. Limits are per worker.",
     }  # fmt: skip
     assert (found["OUTFEED_BIND"]["value"], found["OUTFEED_BIND"]["source"]) == ("127.0.0.1:9000", "environment")
-    assert (found["OUTFEED_SECRET_KEY"]["value"], found["OUTFEED_SECRET_KEY"]["source"]) == (config.MASKED, "file")
+    assert (found["OUTFEED_SECRET_KEY"]["value"], found["OUTFEED_SECRET_KEY"]["source"]) == (MASKED, "file")
     assert found["OUTFEED_RETENTION_DAYS_BY_TYPE"]["value"] == "tool.*=7,task.failed=365"
     assert found["OUTFEED_LOG_LEVEL"]["source"] == "default"
     assert "never-to-be-shown" not in output + outfeed("config").output

@@ -17,7 +17,8 @@ from werkzeug.test import TestResponse
 
 from outfeed.access import passwords
 from outfeed.access.store import account, user
-from outfeed.config import OWN_SEGMENTS, Settings
+from outfeed.config import Settings
+from outfeed.config.values import OWN_SEGMENTS
 from outfeed.http.app import create_app
 from outfeed.http.assets import FILES
 from outfeed.store.database import Database

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from outfeed import config as settings
 from outfeed.cli import show
+from outfeed.config.description import described
 
 
 @click.command()
@@ -19,7 +19,7 @@ def config(is_json: bool) -> None:
     Example:
       outfeed config --json
     """
-    found = settings.described()
+    found = described()
     if is_json:
         show.put(show.as_json_lines(each._asdict() for each in found))
         return

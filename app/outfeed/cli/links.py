@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from outfeed.cli import show
-from outfeed.config import LOCAL_LINK, is_local_url, settings
+from outfeed.config import settings
+from outfeed.config.addresses import LOCAL_LINK, is_local_url
 from outfeed.store.serving import serving
 
 

@@ -11,7 +11,7 @@ from outfeed.cli import show
 from outfeed.cli.addresses import feed_address
 from outfeed.client import Client, Cursor, FeedEvent, Gap, Reset
 from outfeed.client.feed import Feed
-from outfeed.config import remote
+from outfeed.config.remote import remote
 from outfeed.display import Display
 from outfeed.errors import Refused, Unreachable
 from outfeed.text import separated

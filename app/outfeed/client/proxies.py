@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 from websockets.exceptions import InvalidProxy
 
-from outfeed.config import proxy_variables
+from outfeed.config.environment import proxy_variables
 from outfeed.errors import ConfigError
 
 # The variables `<scheme>_proxy` that each library reads for a server with TLS and for one without, the first one first.

@@ -9,7 +9,8 @@ from flask import Flask
 from gunicorn.arbiter import Arbiter
 
 from outfeed.cli import show
-from outfeed.config import Settings, url_host, warn_of_unknown_settings
+from outfeed.config import Settings, warn_of_unknown_settings
+from outfeed.config.addresses import url_host
 from outfeed.edge.engine import Engine
 from outfeed.edge.web import create_edge
 from outfeed.errors import ConfigError

@@ -15,7 +15,7 @@ import click
 
 from outfeed.cli import show
 from outfeed.cli.addresses import http_address
-from outfeed.config import remote
+from outfeed.config.remote import remote
 from outfeed.process import exit_with
 
 

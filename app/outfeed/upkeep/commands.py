@@ -12,7 +12,8 @@ import click
 
 from outfeed.cli import BY, show
 from outfeed.cli.values import checked, parsed_json
-from outfeed.config import MAX_DAYS, settings
+from outfeed.config import settings
+from outfeed.config.values import MAX_DAYS
 from outfeed.errors import UnknownName
 from outfeed.text import escaped
 

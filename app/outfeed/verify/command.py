@@ -12,7 +12,7 @@ import click
 
 from outfeed.cli import show
 from outfeed.cli.addresses import http_address
-from outfeed.config import remote
+from outfeed.config.remote import remote
 from outfeed.verify.checks import CHECKS
 from outfeed.verify.destructive import Command, check_kill, check_prune, check_restore
 from outfeed.verify.results import Result, result_of

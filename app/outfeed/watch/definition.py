@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from outfeed.config import MAX_DAYS
+from outfeed.config.values import MAX_DAYS
 from outfeed.errors import InvalidWatch
 from outfeed.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
 from outfeed.watch.table import WatchedTable, folded, is_secret

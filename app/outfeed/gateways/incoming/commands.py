@@ -13,7 +13,8 @@ from outfeed import clock
 from outfeed.cli import BY, show
 from outfeed.cli.links import server_url
 from outfeed.cli.values import checked
-from outfeed.config import LOCAL_LINK, is_local_url, settings
+from outfeed.config import settings
+from outfeed.config.addresses import LOCAL_LINK, is_local_url
 from outfeed.errors import InvalidMapping, InvalidRequest, UnknownName
 from outfeed.gateways.incoming import mapping_file, new_address, store
 from outfeed.gateways.incoming.topic import check_topic

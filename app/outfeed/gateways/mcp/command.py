@@ -7,7 +7,7 @@ import sys
 import click
 
 from outfeed.cli import show
-from outfeed.config import remote
+from outfeed.config.remote import remote
 
 
 @click.command()

@@ -9,7 +9,7 @@ from flask import Response, request
 from mcp_types.jsonrpc import HEADER_MISMATCH, INVALID_REQUEST, PARSE_ERROR, UNSUPPORTED_PROTOCOL_VERSION
 from werkzeug.exceptions import UnsupportedMediaType
 
-from outfeed.config import is_local_url
+from outfeed.config.addresses import is_local_url
 from outfeed.errors import RpcError
 from outfeed.gateways.mcp import methods, protocol
 from outfeed.gateways.mcp.headers import BEFORE, VERSION

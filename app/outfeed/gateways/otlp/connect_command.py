@@ -9,7 +9,7 @@ import click
 from outfeed.cli import BY, show
 from outfeed.cli.links import server_url
 from outfeed.cli.values import checked
-from outfeed.config import is_local_url
+from outfeed.config.addresses import is_local_url
 from outfeed.errors import OutfeedError
 from outfeed.feature import registered
 from outfeed.gateways.otlp.agents import AGENTS

@@ -7,7 +7,8 @@ import socket
 import time
 
 from outfeed import clock
-from outfeed.config import MAX_PORT, Settings
+from outfeed.config import Settings
+from outfeed.config.values import MAX_PORT
 from outfeed.errors import ConfigError
 
 # A killed server's port is free when its last worker has ended.

@@ -20,7 +20,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from outfeed.cli import show
-from outfeed.config import LOCAL_LINK, Settings, environment_with, url_host, warn_of_unknown_settings
+from outfeed.config import Settings, warn_of_unknown_settings
+from outfeed.config.addresses import LOCAL_LINK, url_host
+from outfeed.config.environment import environment_with
 from outfeed.errors import ConfigError
 from outfeed.feature import registered
 from outfeed.http import logs
