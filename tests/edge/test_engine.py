@@ -76,6 +76,8 @@ def test_a_restarted_engine_is_found_again(engine: Engine, redis_server: RedisSe
     [
         ("redis://user:secret@10.0.0.1:6379/2", "redis://10.0.0.1:6379/2"),
         ("sentinel://:secret@10.0.0.1:26379,10.0.0.2/feed", "sentinel://10.0.0.1:26379,10.0.0.2/feed"),
+        ("redis://10.0.0.1:6379/2?username=user&password=secret", "redis://10.0.0.1:6379/2"),
+        ("unix:///run/redis.sock?db=1&password=secret", "unix:///run/redis.sock"),
     ],
 )
 def test_an_address_shows_no_credentials(url: str, address: str) -> None:

@@ -54,8 +54,12 @@ class Engine:
 
     @property
     def address(self) -> str:
-        """Address of the engine, without credentials."""
-        return urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
+        """Address of the engine, without credentials.
+
+        It has no query, because redis-py takes a password there, too.
+        """
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def call(self, command: Callable[[Any], T]) -> T:
         """Run *command* with the client and return its result.
