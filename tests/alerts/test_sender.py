@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from outfeed.alerts import sender as sending_module
 from outfeed.alerts.notice_text import notice_of
 from outfeed.alerts.sender import NoticeSender, pause_secs
 from outfeed.alerts.store import notices, rules
 from outfeed.alerts.store.notices import MAX_ATTEMPTS, NoticeState
 from outfeed.alerts.targets import NoticeKind, Outcome
 from outfeed.display import Display, Level
-from outfeed.store import displays
+from outfeed.store import database_file, displays
 from outfeed.store.database import Database
 from outfeed.store.displays import DisplayCache, MadeBy
 from outfeed.upkeep import erasure
@@ -134,6 +137,38 @@ def test_a_failing_target_is_not_tried_again_before_its_pause(alerts: SimulatedA
             sender.run()
             wait_until(lambda: len(targets.sent) >= 2, "both were tried")
     assert [name for name, _ in targets.sent].count("ops") == 1
+
+
+def test_an_accepted_notice_is_sent_once_while_the_database_is_locked(
+    alerts: SimulatedAlerts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.02)
+    monkeypatch.setattr(sending_module, "FIRST_PAUSE_SECS", 0.0)
+    alerts.database.close()
+    targets = FakeTargets("ops", "mail")
+    with contextlib.closing(sqlite3.connect(alerts.database.path)) as raw, sending(alerts.database, targets) as sender:
+        raw.execute("BEGIN IMMEDIATE")
+        wait_until(lambda: (sender.run(), len(caplog.records) >= 6)[1], "each was tried again")
+        raw.rollback()
+        wait_until(
+            lambda: (sender.run(), not notices.waiting_targets(alerts.database))[1], "the deliveries were recorded"
+        )
+    assert len(targets.sent) == 2
+    assert states(alerts.database) == {"ops": [NoticeState.DELIVERED], "mail": [NoticeState.DELIVERED]}
+
+
+def test_a_target_rests_after_an_error_of_the_database(
+    alerts: SimulatedAlerts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database_file, "BUSY_TIMEOUT_SECS", 0.02)
+    alerts.database.close()
+    targets = FakeTargets("ops")
+    targets.answer = lambda _, __: Outcome(False, "no")
+    with contextlib.closing(sqlite3.connect(alerts.database.path)) as raw, sending(alerts.database, targets) as sender:
+        raw.execute("BEGIN IMMEDIATE")
+        runs = iter(range(20))
+        wait_until(lambda: (sender.run(), next(runs, None) is None)[1], "it has run twenty times")
+    assert len(targets.sent) == 1
 
 
 def test_the_pause_doubles_up_to_an_hour_and_respects_the_target() -> None:
