@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from outfeed.alerts.store import rules
+from outfeed.alerts.store import evaluation, rules
 from outfeed.errors import Overtaken, Superseded
 from outfeed.store import checkpoint
 from outfeed.store.database import Database
@@ -155,6 +155,18 @@ class TestChangesOfRules:
         alerts.evaluate()
         assert [each for each in alerts.events() if each.rule == "burst"] == [("raised", "burst", 6)]
 
+    def test_an_event_within_a_pause_that_was_made_longer_is_reported_at_its_end(self, alerts: SimulatedAlerts) -> None:
+        alerts.write(1)
+        alerts.evaluate()
+        alerts.run_for(61)
+        changed = dataclasses.replace(rules.find(alerts.database, "any").rule, pause_secs=300)
+        rules.edit(alerts.database, changed, "tests")
+        alerts.write(1)
+        alerts.run_for(200)
+        assert alerts.kinds() == ["raised", "cleared"]
+        alerts.run_for(50)
+        assert alerts.kinds() == ["raised", "cleared", "raised"]
+
     def test_a_paused_rule_sees_nothing_and_begins_again(self, alerts: SimulatedAlerts) -> None:
         rules.pause(alerts.database, "any", "tests")
         rules.pause(alerts.database, "burst", "tests")
@@ -177,3 +189,14 @@ class TestChangesOfRules:
         rules.pause(alerts.database, "any", "tests")
         rules.remove(alerts.database, "burst", "tests")
         assert checkpoint.list_checkpoints(alerts.database) == []
+
+
+def test_a_reset_keeps_the_position_of_a_rule_that_was_added_since_the_claim(alerts: SimulatedAlerts) -> None:
+    held = evaluation.claim(alerts.database)
+    assert held is not None
+    alerts.add("late", "type:a.b")
+    with pytest.raises(Superseded):
+        evaluation.forget_positions(alerts.database, held, 0)
+    again = evaluation.claim(alerts.database)
+    assert again is not None
+    assert [each.after_seq > 0 for each in again.rules if each.rule.name == "late"] == [True]

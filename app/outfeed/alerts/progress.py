@@ -162,7 +162,8 @@ class AnyProgress(RuleProgress):
 
     def advance(self, now: float) -> list[Transition]:
         found = []
-        while self.state is not AlertState.OK and (end := self._end_of_quiet()) <= now:
+        # In the state OK, matches wait if the pause was made longer since the last alert.
+        while (self.waiting or self.state is not AlertState.OK) and (end := self._end_of_quiet()) <= now:
             found.append(self._raise(end, self.waiting) if self.waiting else self._clear(end))
         return found
 

@@ -122,8 +122,7 @@ def save(
     Raises Superseded if another process has taken over, or if a rule or the checkpoint was changed.
     """
     with database.transaction() as connection:
-        if _row(connection)[0] != held.revision:
-            raise Superseded("a rule has changed")
+        _require_unchanged(connection, held)
         checkpoint.advance(connection, rules.CONSUMER, held.window.epoch, seq, held.claim.generation)
         connection.execute(
             "UPDATE outfeed_alert_evaluation SET epoch = ?, seq = ?, timeline = ?",
@@ -139,10 +138,19 @@ def save(
 
 
 def forget_positions(database: Database, held: HeldRules, seq: int) -> None:
-    """Let every rule watch the events after *seq* of a new history."""
+    """Let every rule watch the events after *seq* of a new history.
+
+    Raises Superseded if another process has taken over, or if a rule was changed.
+    """
     with database.transaction() as connection:
+        _require_unchanged(connection, held)
         checkpoint.prove(connection, held.claim.name, held.claim.generation)
         connection.execute("UPDATE outfeed_alert SET after_seq = ?", (seq,))
+
+
+def _require_unchanged(connection: Connection, held: HeldRules) -> None:
+    if _row(connection)[0] != held.revision:
+        raise Superseded("a rule has changed")
 
 
 def lag(database: Database) -> int | None:
