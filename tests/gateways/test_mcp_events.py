@@ -97,6 +97,11 @@ class TestPoll:
 
         assert (ids(found), found["truncated"]) == (["new"], True)
 
+    def test_the_largest_age_leaves_out_no_event(self, mcp: Mcp) -> None:
+        log_event("a.b", "s", id="old", timestamp="2020-01-01T00:00:00Z")
+        start = poll(mcp)["cursor"].rpartition(":")[0] + ":0"
+        assert ids(poll(mcp, cursor=start, maxAgeMs=2**53)) == ["old"]
+
     @pytest.mark.parametrize(
         ("params", "code"),
         [

@@ -173,8 +173,8 @@ def _occurrence(event: dict[str, Any], cursor: str) -> dict[str, Any]:
 def _not_older(occurrences: list[dict[str, Any]], max_age_ms: int | None) -> list[dict[str, Any]]:
     if max_age_ms is None:
         return occurrences
-    oldest = clock.now() - timedelta(milliseconds=max_age_ms)
-    return [each for each in occurrences if (clock.parsed(each["timestamp"]) or oldest) >= oldest]
+    now, max_age = clock.now(), timedelta(milliseconds=max_age_ms)
+    return [each for each in occurrences if now - (clock.parsed(each["timestamp"]) or now) <= max_age]
 
 
 # --- by stream --------------------------------------------------------------------------------------------------------
