@@ -185,6 +185,19 @@ class TestRequests:
         assert seen[0] is not None
         assert seen[0] == seen[1] != seen[2]
 
+    def test_a_written_event_is_confirmed_even_if_the_use_can_not_be_noted(
+        self, outfeed: Any, api: Api, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path, *_ = added(outfeed, "backups")
+        with database.transaction() as connection:
+            connection.execute(
+                "CREATE TRIGGER failing BEFORE UPDATE ON outfeed_address BEGIN SELECT * FROM not_there; END"
+            )
+
+        assert api.client.post(path, data="x").status_code == 201
+        assert len(list_events("backups.*")) == 1
+        assert "not_there" in caplog.text
+
 
 def test_the_secret_of_an_address_is_in_no_log_line_error_or_metric(
     outfeed: Any, api: Api, database: Database, monkeypatch: pytest.MonkeyPatch

@@ -72,6 +72,10 @@ class TestShippedMappings:
         assert found[0]["data"]["message"] == "Probe failure: server.example.org"
         assert found[0]["data"]["labels"] == samples.ALERT["labels"]
 
+    def test_a_group_with_more_alerts_than_a_request_may_have_is_rejected_before_any_is_read(self) -> None:
+        with pytest.raises(InvalidRequest, match="at most 1,000"):
+            events("alertmanager", {"alerts": [{}] * 1001})
+
     def test_a_grafana_alert_keeps_its_values(self) -> None:
         (event,) = events("grafana", samples.GRAFANA)
 

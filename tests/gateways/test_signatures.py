@@ -104,6 +104,11 @@ def test_a_wrong_signature_is_rejected(scheme: Scheme, headers: dict[str, str]) 
         check(scheme, headers, STANDARD_SECRET if scheme is Scheme.STANDARD else SECRET)
 
 
+def test_a_secret_without_a_scheme_accepts_no_request() -> None:
+    with pytest.raises(InvalidSignature, match="mapping"):
+        check(Scheme.NONE, {})
+
+
 @pytest.mark.parametrize(
     ("scheme", "header"),
     [

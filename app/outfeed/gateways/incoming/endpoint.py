@@ -6,6 +6,7 @@ A sender has a token, or a write-only address. With a mapping, the request is a 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from outfeed import clock
 from outfeed.display import Level
-from outfeed.errors import InvalidEvent, InvalidRequest, InvalidSignature
+from outfeed.errors import DatabaseError, InvalidEvent, InvalidRequest, InvalidSignature
 from outfeed.gateways import intake
 from outfeed.gateways.incoming import mapping_file, signatures, store
 from outfeed.gateways.incoming.mapping import FieldTable, Scheme
@@ -24,6 +25,7 @@ from outfeed.gateways.incoming.template import Payload
 from outfeed.gateways.incoming.topic import check_topic, type_of
 from outfeed.http import bodies, identity, limits
 from outfeed.http.services import services, serving
+from outfeed.log_message import LogMessage
 from outfeed.principal import Principal
 
 GUESSES_PER_MINUTE = 60  # requests of a client to addresses that do not exist
@@ -32,6 +34,8 @@ MAX_ID_CHARS = 120  # of a sender, before the prefix of its address
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 # `curl -d TEXT` calls any text a form. A form has no white space, and each of its parts has a name and a value.
 _FORM_BODY = re.compile(rb"[^\s=&]+=[^\s=&]*(?:&[^\s=&]+=[^\s=&]*)*")
+
+log = logging.getLogger(__name__)
 
 
 class Sender(NamedTuple):
@@ -61,8 +65,19 @@ def receive_at_address(secret: str) -> Response:
     if table is not None and found.signing_secret is not None:
         _verify(table.signature, found)
     response = _record(Sender(found.principal, found.topic, found.source, f"{found.name}:"), table)
-    store.note_use(services().database, found)
+    _note_use(found)
     return response
+
+
+def _note_use(address: store.Address) -> None:
+    """Note that the address is used; log an error.
+
+    The event is written by then. With an error as the answer, the sender would send it again.
+    """
+    try:
+        store.note_use(services().database, address)
+    except DatabaseError as error:
+        log.warning(LogMessage("the use of an address can't be noted", address=address.name, error=error))
 
 
 def _refuse_guess() -> Response:

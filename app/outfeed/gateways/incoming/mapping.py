@@ -13,6 +13,8 @@ from outfeed.errors import InvalidMapping, InvalidRequest
 from outfeed.gateways.incoming.template import Payload, Template, value_at
 from outfeed.gateways.incoming.topic import type_of, word_of_type
 
+MAX_ITEMS = 1000  # of a request, which has at most as many events
+
 
 class Scheme(StrEnum):
     """How a sender signs its requests."""
@@ -84,6 +86,9 @@ class FieldTable(BaseModel):
         found = value_at(payload.body, self.items)
         if not isinstance(found, list):
             raise InvalidRequest("invalid_event", f"{self.items}: must be a list, as each item becomes an event")
+        if len(found) > MAX_ITEMS:
+            problem = f"a request has at most {MAX_ITEMS:,} events, got {len(found):,}"
+            raise InvalidRequest("invalid_event", f"{self.items}: {problem}")
         yield from (payload._replace(item=item) for item in found)
 
     def _event(self, payload: Payload, position: int) -> dict[str, Any]:

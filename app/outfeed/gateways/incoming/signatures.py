@@ -35,6 +35,8 @@ def verify(scheme: Scheme, secret: str, headers: Mapping[str, str], body: bytes,
             _verify_grafana(secret, headers, body, now)
         case Scheme.STANDARD:
             _verify_standard(secret, headers, body, now)
+        case Scheme.NONE:  # the mapping was replaced since the address was added
+            raise InvalidSignature("the address has a secret, but its mapping has no signature; add the address again")
 
 
 def _verify_github(secret: str, headers: Mapping[str, str], body: bytes) -> None:
