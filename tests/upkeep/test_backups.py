@@ -82,6 +82,17 @@ class TestMake:
 
         assert made.path.name in names(folder)
 
+    def test_backups_of_the_future_are_removed_before_older_ones(self, database: Database, folder: Path) -> None:
+        for year in (2998, 2999):
+            (folder / f"outfeed-{year}0101T000000Z.db").touch()
+        kept = []
+        for hour in range(3):
+            with freeze_time(at(hour)):
+                backups.make(database, folder, 3, by="tests")
+            kept.append([name[8:12] for name in names(folder)])
+
+        assert kept == [["2026", "2998", "2999"], ["2026", "2026", "2999"], ["2026", "2026", "2026"]]
+
     def test_a_failed_backup_removes_nothing(
         self, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

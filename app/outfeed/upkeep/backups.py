@@ -81,7 +81,13 @@ def is_running(database: Database) -> bool:
 
 
 def _rotate(folder: Path, stem: str, keep: int, made: Path) -> list[str]:
-    others = sorted(each.name for each in _backups_in(folder, stem) if each.name != made.name)
+    """Remove the oldest backups; return their names.
+
+    A backup with a later time than the new one is removed first, because a wrong clock has dated it. Otherwise it would
+    take the place of a newer one for years.
+    """
+    names = (each.name for each in _backups_in(folder, stem) if each.name != made.name)
+    others = sorted(names, key=lambda name: (name < made.name, name))
     removed = others[: max(0, len(others) + 1 - keep)]
     for name in removed:
         (folder / name).unlink(missing_ok=True)
