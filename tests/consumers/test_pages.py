@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from outfeed.access.store import account
@@ -34,6 +36,12 @@ def test_the_page_shows_owner_position_and_lag(admin: Administration) -> None:
     assert f"bot protected token:ops {bot(admin).seq:,} 5 0 s ago" in page.replace("1 s ago", "0 s ago")
     assert "webhook:ops" not in page
     assert "Consumers 1, up to 5 behind" in admin.get("/admin")
+
+
+def test_a_reset_to_the_head_posts_the_head_that_the_question_names(admin: Administration) -> None:
+    head = bot(admin).seq + bot(admin).lag
+    question = admin.post("/admin/consumers/reset", name="bot", seq="").text
+    assert re.findall(r'name="seq" value="([^"]*)"', question) == [str(head)]
 
 
 @pytest.mark.parametrize(

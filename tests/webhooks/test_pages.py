@@ -245,8 +245,14 @@ class TestPosting:
         add(database)
         assert operator("POST", "/admin/webhooks/skip", data={"name": "ops"}).status_code == 422
         fail(database)
-        assert "Skip an event of ops?" in text_of(operator("POST", "/admin/webhooks/skip", data={"name": "ops"}))
-        answer = operator("POST", "/admin/webhooks/skip", data={"name": "ops", "confirmed": "yes"})
+        question = operator("POST", "/admin/webhooks/skip", data={"name": "ops"})
+        assert "Skip an event of ops?" in text_of(question)
+        (seq,) = re.findall(r'name="seq" value="(\d+)"', question.text)
+        confirmed = {"name": "ops", "confirmed": "yes"}
+        for other in ({}, {"seq": str(int(seq) - 1)}):
+            assert operator("POST", "/admin/webhooks/skip", data=confirmed | other).status_code == 422
+        assert webhook.find(database, "ops").failing_since is not None
+        answer = operator("POST", "/admin/webhooks/skip", data=confirmed | {"seq": seq})
 
         assert "skipped seq" in follow(operator, answer)
         assert webhook.find(database, "ops").failing_since is None

@@ -41,7 +41,8 @@ def reset() -> ResponseReturnValue:
     plan = checkpoint.plan_reset(services().database, name, seq)
     effects = [_effect(plan), CLOSES]
     button = f"Move to {plan.after:,}"
-    if page := unconfirmed(f"Reset the consumer {name}?", effects, button, PAGE):
+    decided = {"seq": str(plan.after)}  # the head may move on
+    if page := unconfirmed(f"Reset the consumer {name}?", effects, button, PAGE, decided=decided):
         return page
     position = checkpoint.reset(services().database, name, seq, by=actor())
     return done(f"The consumer {name} continues after {position:,}.", PAGE)

@@ -10,7 +10,7 @@ The pages are those of `Feature.admin_pages`. They work without JavaScript:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -71,15 +71,26 @@ def done(text: str, endpoint: str, *, warning: str = "", **values: Any) -> Respo
     return redirect(url_for(endpoint, **values), 303)
 
 
-def unconfirmed(question: str, effects: Iterable[str], button: str, endpoint: str, **values: Any) -> str | None:
+def unconfirmed(
+    question: str,
+    effects: Iterable[str],
+    button: str,
+    endpoint: str,
+    *,
+    decided: Mapping[str, str] | None = None,
+    **values: Any,
+) -> str | None:
     """Return the page that asks *question*, or None if the form is confirmed.
 
-    The page says what will happen, one sentence for each of *effects*. Its button posts the same form again. Its other
-    link leads to *endpoint*.
+    The page says what will happen, one sentence for each of *effects*. Its button posts the same form again, with the
+    fields *decided*: what the question names, and what may change until the answer. Its other link leads to *endpoint*.
     """
     if request.form.get("confirmed") == "yes":
         return None
-    fields = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
+    known = decided or {}
+    posted = request.form.items(multi=True)
+    fields = [(name, value) for name, value in posted if name not in ("csrf_token", *known)]
+    fields += known.items()
     return render_template(
         "admin_confirm.html",
         question=question,

@@ -154,11 +154,16 @@ def skip() -> ResponseReturnValue:
     with form.catch(action=NotBlocked):
         if not blocking:
             raise NotBlocked(f"no event blocks webhook {found.name} now")
-        effects = [f"The target never gets {describe_events(blocking)}.", "The next event is posted at once."]
-        if page := unconfirmed(f"Skip an event of {found.name}?", effects, "Skip it", ONE, name=found.name):
+        described, last_seq = describe_events(blocking), blocking[-1].seq
+        effects = [f"The target never gets {described}.", "The next event is posted at once."]
+        decided = {"seq": str(last_seq)}
+        question = f"Skip an event of {found.name}?"
+        if page := unconfirmed(question, effects, "Skip it", ONE, decided=decided, name=found.name):
             return page
-        _, skipped = _webhooks().skip(found.name, actor())
-        return done(f"Webhook {found.name} skipped {describe_events(skipped)}.", ONE, name=found.name)
+        if forms.read(seq=_number)["seq"] != last_seq:
+            raise NotBlocked(f"another event blocks webhook {found.name} now: {described}")
+        store.skip(services().database, found, blocking, by=actor())
+        return done(f"Webhook {found.name} skipped {described}.", ONE, name=found.name)
     return _refused(found, form)
 
 
