@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests import forked, package_copy
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
@@ -268,13 +271,9 @@ class TestPackage:
         assert len(kept) == len(lines) - 2 * len(gone), "one line imports a feature, one registers it"
         root.write_text("".join(kept), "utf-8")
 
-        names = sorted(dotted(file.relative_to(tmp_path / "outfeed")) for file in copy.rglob("*.py"))
-        code = (
-            f"import importlib, outfeed\nfor name in {names!r}: importlib.import_module(name)\nprint(outfeed.__file__)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = forked.run([str(copy)], os.environ, timeout=60, command=package_copy.import_all)
         assert (done.returncode, done.stderr) == (0, "")
-        assert Path(done.stdout.strip()) == copy / "__init__.py"
+        assert done.stdout.split() == [str(len(list(copy.rglob("*.py")))), str(tmp_path)]
 
 
 def test_every_module_that_a_text_names_exists():
