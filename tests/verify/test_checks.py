@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from outfeed.verify import server as server_module
-from outfeed.verify.checks import CHECKS, Check, Transport
+from outfeed.verify.checks import CHECKS, Transport
 from outfeed.verify.destructive import check_kill, check_prune, check_restore
 from outfeed.verify.results import Result, result_of
 from outfeed.verify.server import EVENT_TYPE, MAX_EVENTS, VerifiedServer
@@ -69,35 +71,54 @@ def test_an_edge_keeps_the_protocol_with_what_it_serves(tmp_path: Path) -> None:
         token = {"Authorization": f"Bearer {origin.token}"}
         with httpx.Client(base_url=edge.url, headers=token, trust_env=False) as http:
             wait_until(lambda: http.get("/api/feed").status_code == 200, "the edge knows the token")
-        target = VerifiedServer(edge.url, origin.token)
+        with ThreadPoolExecutor(len(TRANSPORTS)) as pool:
+            results = list(pool.map(functools.partial(results_over, edge.url, origin.token), TRANSPORTS))
+    assert [each for each in itertools.chain(*results) if each.breach] == []
+
+
+def results_over(url: str, token: str, transport: Transport) -> list[Result]:
+    """Run every check that an edge can serve over *transport*."""
+    target = VerifiedServer(url, token)
+    try:
+        return [
+            result_of(each.title, each.sentences, transport, functools.partial(each.run, target, transport))
+            for each in CHECKS
+            if transport in each.transports and not each.needs_origin
+        ]
+    finally:
+        target.close()
+        assert target.is_copy
+
+
+@pytest.fixture(scope="module")
+def breaches(running: Server) -> Iterator[dict[tuple[str, str], Future[Result | None]]]:
+    """The first breach of each transport with each fault.
+
+    They are looked for at once, because each search waits for most of its time.
+    """
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(TRANSPORTS) * len(FAULTS)) as pool:
+        patch.setattr(server_module, "PATIENCE_SECS", PATIENCE_SECS)
+        yield {
+            (transport.transport, fault): pool.submit(breach_with, running, transport, fault)
+            for fault, transport in itertools.product(FAULTS, TRANSPORTS)
+        }
+
+
+def breach_with(running: Server, transport: Transport, fault: str) -> Result | None:
+    with FaultyProxy(running, fault, delay_secs=2 * PATIENCE_SECS) as proxy:
+        target = VerifiedServer(proxy.url, running.token)
         try:
-            served = [each for each in CHECKS if not each.needs_origin]
-            results = [result for each in served for result in results_over_all(target, each)]
+            return first_breach(target, transport)
         finally:
             target.close()
-    assert target.is_copy
-    assert [each for each in results if each.breach] == []
-
-
-def results_over_all(target: VerifiedServer, check: Check) -> list[Result]:
-    return [
-        result_of(check.title, check.sentences, each, functools.partial(check.run, target, each))
-        for each in check.transports
-    ]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda each: each.transport)
 def test_a_faulty_message_on_any_transport_is_found(
-    running: Server, transport: Transport, fault: str, monkeypatch: pytest.MonkeyPatch
+    breaches: dict[tuple[str, str], Future[Result | None]], transport: Transport, fault: str
 ) -> None:
-    monkeypatch.setattr(server_module, "PATIENCE_SECS", PATIENCE_SECS)
-    with FaultyProxy(running, fault, delay_secs=2 * PATIENCE_SECS) as proxy:
-        target = VerifiedServer(proxy.url, running.token)
-        try:
-            found = first_breach(target, transport)
-        finally:
-            target.close()
+    found = breaches[transport.transport, fault].result()
     assert found is not None
     assert found.breach.partition(":")[0] in ("E1", "E2", "E4")
 
