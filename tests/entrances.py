@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import quote, urlencode
 
 import click
 from flask import Flask
+from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.routing import Rule
 
 from outfeed.cli import main
@@ -61,6 +63,72 @@ class Place(NamedTuple):
         if self.kind == "path" and name == self.name:
             return quote(value, safe="")
         return "1" if converter == "int" else "known"
+
+
+class Parameters(ImmutableMultiDict[str, str]):
+    """The query or the form of a request.
+
+    Records the names whose values are read.
+    """
+
+    names_read: ClassVar[set[str]] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names_read.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.names_read.add(str(name))
+        return super().__contains__(name)
+
+    def getlist(self, name: str, *arguments: Any, **options: Any) -> Any:
+        self.names_read.add(name)
+        return super().getlist(name, *arguments, **options)
+
+
+def _reading_all(method: str) -> Callable[..., Any]:
+    def read(self: Parameters, *arguments: Any, **options: Any) -> Any:
+        self.names_read.update(self.keys())
+        return getattr(super(Parameters, self), method)(*arguments, **options)
+
+    return read
+
+
+for _method in ("items", "values", "lists", "listvalues"):
+    setattr(Parameters, _method, _reading_all(_method))
+
+
+def places_read(app: Flask, listed: Iterable[Place], visit: Callable[..., Any]) -> Iterator[Place]:
+    """Yield the places whose names a view reads, and one other of a route.
+
+    *visit* sends a request. Each route gets all names of *listed* at once, and again without those that it has read,
+    until it reads none. It answers a request with one of the rest as it answers the last of these.
+    """
+    app.request_class = type("Request", (app.request_class,), {"parameter_storage_class": Parameters})
+    names = defaultdict(set)
+    for place in listed:
+        if place.kind in ("query", "form"):
+            names[place._replace(name="")].add(place.name)
+        else:
+            yield place
+    for place in names:
+        unread = names[place]
+        while read := _names_read(place, unread, visit):
+            unread -= read
+            yield from (place._replace(name=name) for name in sorted(read))
+        yield from (place._replace(name=name) for name in sorted(unread)[:1])
+
+
+def _names_read(place: Place, names: set[str], visit: Callable[..., Any]) -> set[str]:
+    Parameters.names_read.clear()
+    method, path, options = place.request("")
+    given = dict.fromkeys(names, "1")
+    if place.kind == "query":
+        path = f"{path.partition('?')[0]}?{urlencode(given)}"
+    else:
+        options = {"data": given}
+    visit(method, path, kind=place.kind, **options)
+    return Parameters.names_read & names
 
 
 def places(app: Flask) -> list[Place]:

@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,15 @@ class House:
     """An app, an event in its log, and what the app has logged."""
 
     def __init__(self, database: Any) -> None:
+        self.database = database
         event_log.record(database, [{"id": "known", "event_type": "a.b", "source": "s"}], 65_536)
         self.app = create_app(Settings(database=database.path, requests_per_minute=0, sign_ins_per_minute=0))
         self.app.extensions["outfeed"].hub.close()  # or long polls would wait, and exports go on
         show_tokens_and_names(self.app)
         self.program = bearer(self.app, account.create_token(database, "tests", ["admin"]))
         self.person = signed_in(self.app, database)
-        self.places = [each for each in entrances.places(self.app) if each.rule not in ("/ws", "/csrf", "/who")]
+        listed = [each for each in entrances.places(self.app) if each.rule not in ("/ws", "/csrf", "/who")]
+        self.places = list(entrances.places_read(self.app, listed, self.visit))
         self.lines = io.StringIO()
 
     def visit(self, method: str, path: str, **more: Any) -> TestResponse:
@@ -70,6 +73,9 @@ class House:
             return visitor(method, path, **more)
         except ConnectionResetError:
             return TestResponse([b""], "200 OK", {}, None)  # type: ignore[arg-type]
+        finally:
+            if path == "/logout":
+                self.person = signed_in(self.app, self.database)
 
     def at(self, place: entrances.Place, value: str) -> TestResponse:
         method, path, options = place.request(value)
@@ -115,6 +121,15 @@ class TestHttp:
         routes = {(method, rule.rule) for rule in house.app.url_map.iter_rules() for method in rule.methods or ()}
         assert {rule for _, rule in routes} - {each.rule for each in house.places} == WITHOUT_INPUT
         assert entrances.headers_in_code() - {name.lower() for name in entrances.HEADERS} == set()
+
+    def test_a_name_is_tried_at_the_routes_that_read_it_and_another_at_each(self, house: House) -> None:
+        names = defaultdict(list)
+        for each in house.places:
+            names[each.method, each.rule, each.kind].append(each.name)
+        assert set(names["GET", "/swarm/events", "query"]) == set(entrances.page_parameters())
+        assert names["GET", "/docs/search", "query"][:-1] == ["q"]
+        assert set(names["POST", "/admin/tokens", "form"][:-1]) >= {"expires", "name", "scopes", "types"}
+        assert len(names["GET", "/status", "query"]) == 1
 
     def test_nesting(self, house: House) -> None:
         fields = [each for each in house.places if each.kind == "field"]
