@@ -200,6 +200,19 @@ def test_each_range_has_a_board_and_an_unknown_one_is_the_hour(viewer: Visit, na
     assert 'data-range="1h" aria-current' in viewer("GET", "/swarm/board?range=never").text
 
 
+def test_the_scale_of_the_chart_is_a_link_that_keeps_the_range(viewer: Visit) -> None:
+    log_event("shop.sold", "tests")
+
+    def board(query: str) -> str:
+        return viewer("GET", f"/swarm/board{query}").text
+
+    linear, root = board("?range=6h"), board("?range=6h&scale=root")
+    assert 'href="?range=6h&amp;scale=root" data-scale="root"  title="Square-root scale' in linear
+    assert 'href="?range=6h" data-scale="" aria-current="true" title="Linear scale"' in root
+    assert 'href="?range=24h" data-range' in linear
+    assert 'href="?range=24h&amp;scale=root" data-range' in root
+
+
 def test_the_number_of_kept_renderings_is_limited(
     app: Flask, viewer: Visit, rendered: list[boards.Scope], monkeypatch: pytest.MonkeyPatch
 ) -> None:

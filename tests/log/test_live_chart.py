@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from outfeed.display import Display, Level
-from outfeed.log.live_chart import Share, count, draw, ticks_of
+from outfeed.log.live_chart import Share, count, draw, root_ticks_of, ticks_of
 from outfeed.log.store.activity import HOUR, RANGES, Activity, Written
 from outfeed.principal import EVERYTHING, EventScope
 
@@ -42,6 +42,22 @@ def test_the_axis_has_few_round_ticks_and_fits_the_peak(peak: int, ticks: list[i
 @pytest.mark.parametrize("peak", [*range(10, 400), 5157, 123_456])
 def test_the_peak_fills_most_of_the_axis(peak: int) -> None:
     assert peak <= ticks_of(peak)[0] <= peak * 5 / 3
+
+
+@pytest.mark.parametrize(
+    ("peak", "ticks"), [(0, [4, 1, 0]), (5, [9, 4, 1, 0]), (81, [90, 40, 10, 0]), (5157, [8000, 4500, 2000, 500, 0])]
+)
+def test_the_ticks_of_a_square_root_axis_have_equal_distances_and_fit_the_peak(peak: int, ticks: list[int]) -> None:
+    assert root_ticks_of(peak) == ticks
+
+
+def test_a_rare_event_shows_beside_a_peak_on_the_square_root_scale() -> None:
+    found = activity({0: {"task.created": 144}, 1: {"task.created": 1}, 2: {"task.created": 16, "x.y": 20}})
+    plain, root = draw(found, EVERYTHING), draw(found, EVERYTHING, is_root=True)
+    assert plain.bands[0].path.startswith("M0 4.00h8v96.00h-8zM10 99.33h8v0.67h-8z")
+    assert (root.ticks, root.is_root) == ([160, 90, 40, 10, 0], True)
+    assert root.bands[0].path == "M0 5.13h8v94.87h-8zM10 92.09h8v7.91h-8zM20 68.38h8v31.62h-8z"
+    assert root.bands[1].path == "M20 52.57h8v15.81h-8z"  # on top of the other kind, so that the sum has its height
 
 
 @pytest.mark.parametrize("range_", RANGES.values(), ids=RANGES)

@@ -29,6 +29,7 @@ from outfeed.store.database import Connection
 
 MAX_SHOWN_KINDS = 20
 SHOWN_SHARES = 50
+ROOT_SCALE = "root"  # in an address
 
 board = Blueprint("board", __name__)
 
@@ -116,7 +117,8 @@ def shown_kinds() -> frozenset[str]:
 
 
 def _scope() -> Scope:
-    return Scope(identity.principal().visible.types, shown_kinds(), f"{addresses.of_site()}/")
+    is_root = request.args.get("scale") == ROOT_SCALE
+    return Scope(identity.principal().visible.types, shown_kinds(), f"{addresses.of_site()}/", is_root)
 
 
 def render(scope: Scope, content: BoardContent) -> str:
@@ -125,7 +127,7 @@ def render(scope: Scope, content: BoardContent) -> str:
     figures = live_chart.count(content.activity, visible, services().displays.current().by_type)
     return render_template(
         "_board_rows.html",
-        chart=live_chart.draw(content.activity, visible, scope.shown),
+        chart=live_chart.draw(content.activity, visible, scope.shown, is_root=scope.is_root),
         figures=figures,
         ranges=RANGES.values(),
         panels=_panels(scope, content, visible, figures),

@@ -31,12 +31,14 @@ REQUESTS_PER_SECOND = 500
 class Scope(NamedTuple):
     """Parameters of a rendering.
 
-    An empty *types* covers all types. The chart draws *shown* kinds, or all if there are none.
+    An empty *types* covers all types. The chart draws *shown* kinds, or all if there are none. *is_root* chooses its
+    square-root scale.
     """
 
     types: tuple[str, ...]
     shown: frozenset[str]
     host_url: str
+    is_root: bool = False
 
 
 class BoardContent(NamedTuple):

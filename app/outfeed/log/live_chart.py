@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,7 +47,10 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LiveChart:
-    """Events by time, stacked by kind. *ticks* begins with the top."""
+    """Events by time, stacked by kind. *ticks* begins with the top.
+
+    With *is_root*, the height of a bar is the square root of its number, so that rare events show beside a peak.
+    """
 
     epoch: str
     seq: int
@@ -56,6 +60,7 @@ class LiveChart:
     peak: int
     total: int
     bands: list[Band]
+    is_root: bool = False
 
     @property
     def end(self) -> datetime:
@@ -93,7 +98,7 @@ class LiveChart:
             yield begin, begin + self.range.step * bars, counts
 
 
-def draw(activity: Activity, visible: EventScope, shown: Collection[str] = ()) -> LiveChart:
+def draw(activity: Activity, visible: EventScope, shown: Collection[str] = (), *, is_root: bool = False) -> LiveChart:
     """Return the chart of the *visible* types in *activity*.
 
     All kinds are counted. If there are *shown* kinds, only these are drawn.
@@ -101,16 +106,17 @@ def draw(activity: Activity, visible: EventScope, shown: Collection[str] = ()) -
     counts = _counts_by_kind(activity, visible)
     drawn = [each for kind, each in counts.items() if not shown or kind in shown]
     sums = [sum(column) for column in zip(*drawn, strict=True)] or [0]
-    ticks = ticks_of(max(sums))
+    ticks = (root_ticks_of if is_root else ticks_of)(max(sums))
     floors = [0] * activity.range.bars
     bands = []
     for kind in counts:
         is_shown = not shown or kind in shown
-        bands.append(Band(kind, counts[kind], _path(floors, counts[kind], ticks[0]) if is_shown else "", is_shown))
+        path = _path(floors, counts[kind], ticks[0], is_root) if is_shown else ""
+        bands.append(Band(kind, counts[kind], path, is_shown))
         if is_shown:
             floors = [floor + count for floor, count in zip(floors, counts[kind], strict=True)]
     return LiveChart(
-        activity.epoch, activity.seq, activity.range, activity.begin, ticks, max(sums), sum(sums), bands
+        activity.epoch, activity.seq, activity.range, activity.begin, ticks, max(sums), sum(sums), bands, is_root
     )  # fmt: skip
 
 
@@ -138,17 +144,36 @@ def ticks_of(peak: int) -> list[int]:
 
     There are at most MAX_TICKS above 0, at steps of 1, 2, 5, 10 and so on.
     """
-    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
-    step = next(step for step in steps if step * MAX_TICKS >= peak)
+    step = _step(peak, MAX_TICKS)
     return [step * index for index in range(max(2, -(-peak // step)), -1, -1)]
 
 
-def _path(floors: list[int], counts: list[int], top: int) -> str:
+def root_ticks_of(peak: int) -> list[int]:
+    """Return the ticks of a square-root axis for *peak*, from the top.
+
+    They are multiples of a round step by 16, 9, 4, 1 and 0, so their distances on the axis are equal.
+    """
+    step = _step(peak, MAX_TICKS**2)
+    return [step * index**2 for index in range(max(2, math.isqrt(max(0, -(-peak // step) - 1)) + 1), -1, -1)]
+
+
+def _step(peak: int, most: int) -> int:
+    """Return the first of 1, 2, 5, 10 and so on that is *peak* / *most* or more."""
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    return next(step for step in steps if step * most >= peak)
+
+
+def _path(floors: list[int], counts: list[int], top: int, is_root: bool) -> str:
     """Return the SVG path of a bar for each count, each on its floor."""
+
+    def height_of(number: int) -> float:
+        return HEIGHT * (math.sqrt(number / top) if is_root else number / top)
+
     bars = []
     for index, (floor, count) in enumerate(zip(floors, counts, strict=True)):
         if count:
-            y, height = HEIGHT * (1 - (floor + count) / top), HEIGHT * count / top
+            y = HEIGHT - height_of(floor + count)
+            height = height_of(floor + count) - height_of(floor)
             bars.append(f"M{index * BAR} {y:.2f}h{BAR - GAP}v{height:.2f}h{GAP - BAR}z")
     return "".join(bars)
 

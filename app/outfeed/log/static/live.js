@@ -181,7 +181,7 @@ class Board {
   /** The part of the address that the board depends on. */
   get #query() {
     const { searchParams } = new URL(location.href);
-    const names = ["range", "kind"].filter((name) => searchParams.get(name));
+    const names = ["range", "scale", "kind"].filter((name) => searchParams.get(name));
     return new URLSearchParams(names.map((name) => [name, searchParams.get(name)]));
   }
 
@@ -203,7 +203,7 @@ class Board {
     const link = event.target.closest(".ranges a");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    setAddress({ range: link.dataset.range });
+    setAddress({ ...link.dataset }); // range, or scale
     this.#request();
   }
 
