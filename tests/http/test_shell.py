@@ -72,8 +72,12 @@ def test_a_choice_is_kept_for_a_year_and_leads_back_to_its_page(flask_app):
     cookie = client.get_cookie("outfeed_theme")
     assert (cookie.value, cookie.max_age, cookie.http_only) == ("dark", shell.YEAR_SECS, True)
     assert 'data-theme="dark"' in client.get("/docs", headers=HTML).text
+    assert 'data-density="normal"' in client.get("/docs", headers=HTML).text
     client.post("/preferences", data={"zone": "utc"})
-    assert 'data-theme="dark" data-zone="utc"' in client.get("/docs", headers=HTML).text
+    client.post("/preferences", data={"density": "compact"})
+    page = client.get("/docs", headers=HTML).text
+    assert 'data-theme="dark" data-zone="utc" data-density="compact"' in page
+    assert 'name="density" value="compact" aria-pressed="true"' in page
 
 
 @pytest.mark.parametrize("target", ["https://example.com/", "//example.com", "/\\example.com", ""])
@@ -87,6 +91,7 @@ def test_an_unknown_choice_is_refused(flask_app):
     answer = flask_app.test_client().post("/preferences", data={"theme": "pink"}, headers=HTML)
 
     assert answer.status_code == 422
+    assert "Theme: system, light, dark; zone: local, utc; density: normal, compact." in answer.text
     assert answer.headers.getlist("Set-Cookie") == []
 
 

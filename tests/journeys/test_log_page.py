@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.page import PHONE, change, sign_out, tasks, write
+from tests.page import DESKTOP, PHONE, change, sign_out, tasks, write
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -361,6 +361,43 @@ def test_the_log_is_paged_and_filtered(shared: Server, page: Page) -> None:
     for cursor in ("nonsense", "-" + "9" * 30, "9" * 30):
         page.goto(f"{shared.url}/swarm/events?cursor={cursor}")
         expect(rows).to_have_count(50)
+
+
+def test_more_rows_load_in_place_and_a_return_shows_them_again(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(170))
+    page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
+    page.goto(f"{shared.url}/swarm/events")
+    rows, button = page.locator("#rows > .event"), page.get_by_role("button", name="Load more")
+    places = page.locator(".place")
+    expect(places).to_have_text(["1–50 of 170"] * 2)
+    heights = rows.evaluate_all("all => all.map(row => row.offsetHeight)")
+    page.route("**/swarm/events?cursor=*", lambda route: route.abort())
+    button.click()
+    again = page.get_by_role("button", name="Not loaded. Try again")
+    expect(again).to_be_visible()
+    page.unroute("**/swarm/events?cursor=*")
+    again.click()
+    expect(places).to_have_text(["1–100 of 170"] * 2)  # the end of the list is out of sight
+    expect(page.locator(".day")).to_have_count(1)
+    rows.last.scroll_into_view_if_needed()
+    expect(places).to_have_text(["1–150 of 170"] * 2)  # without another click
+    rows.last.scroll_into_view_if_needed()
+    expect(places).to_have_text(["1–170 of 170"] * 2)
+    expect(rows.last.locator(".sentence")).to_have_text("New task: task 0")
+    expect(page.get_by_role("link", name="Older")).to_have_count(0)
+    expect(page.locator(".more-rows")).to_be_hidden()
+
+    rows.nth(120).scroll_into_view_if_needed()
+    place = page.evaluate("scrollY")
+    for leave_and_return in (lambda: (page.goto(f"{shared.url}/docs"), page.go_back()), page.reload):
+        leave_and_return()
+        expect(places).to_have_text(["1–170 of 170"] * 2)
+        wait_until(lambda: page.evaluate("scrollY") == place, "the list is at its place")
+
+    page.locator("header .menu > summary").click()
+    page.get_by_role("button", name="Compact").click()
+    compact = rows.evaluate_all("all => all.slice(0, 50).map(row => row.offsetHeight)")
+    assert 24 <= max(compact) <= min(heights) - 6
 
 
 def test_pages_stay_small_with_large_events(shared: Server, page: Page) -> None:

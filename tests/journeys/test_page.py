@@ -68,12 +68,16 @@ def test_an_open_page_shows_missed_events_once_after_a_kill(server: Server, page
 
 def test_a_page_reconnects_after_a_regular_restart(server: Server, page: Page) -> None:
     live = LivePage(page, server)
+    icon = page.locator("link[rel=icon]")
+    expect(icon).to_have_attribute("href", re.compile(r"/favicon\.svg$"))
     server.stop()
     live.expect_state("reconnecting")
+    expect(icon).to_have_attribute("href", re.compile(r"/favicon-failed\.svg$"))
     write(server.database, *tasks(2))
     server.start()
     live.connect_now()
     live.expect_state("live")
+    expect(icon).to_have_attribute("href", re.compile(r"/favicon\.svg$"))
     live.expect_rows(2)
     assert live.seqs() == [1, 2]
 

@@ -59,8 +59,8 @@ def test_rows_wait_while_a_row_is_open(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
     live.expect_rows(3)
     live.scroller.focus()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
+    for key in ("ArrowDown", "j", "j", "k"):
+        page.keyboard.press(key)
     page.keyboard.press("Enter")
     expect(live.rows.nth(1).locator("pre")).to_contain_text("task 1")
     write(shared.database, *tasks(1, "new"))

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.page import DESKTOP, PHONE, write
+from tests.page import DESKTOP, PHONE, tasks, write
 from tests.server import Server
 
 
@@ -63,9 +63,24 @@ def test_the_keyboard_opens_pages_the_list_of_keys_and_closes_menus(shared: Serv
         close()
         expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
 
+    page.goto(f"{shared.url}/docs/search?q=epoch")
+    hits = page.locator(".hits > li > a")
+    for key, place in (("j", 0), ("j", 1), ("k", 0), ("k", 0)):
+        page.keyboard.press(key)
+        expect(hits.nth(place)).to_be_focused()
+
+    write(shared.database, *tasks(2))
     page.keyboard.press("g")
     page.keyboard.press("e")
     expect(page).to_have_url(f"{shared.url}/swarm/events")
+    rows = page.locator("#rows > .event > details > summary")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(rows.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows details[open] pre")).to_contain_text("task 0")
+    page.keyboard.press("k")
+    expect(rows.first).to_be_focused()
     page.get_by_label("Search").fill("? g l")
     page.get_by_label("Search").press("?")
     expect(keys).to_be_hidden()

@@ -1,4 +1,4 @@
-"""The shell of all pages: the theme, the zone, and the manifest.
+"""The shell of all pages: theme, zone, density, and the manifest.
 
 A cookie of the browser keeps each choice, so the pages need no script and no account for it.
 """
@@ -14,7 +14,7 @@ from outfeed.http.permission import public
 from outfeed.http.problems import answer
 
 # The choices of each preference. The first one is the default.
-PREFERENCES = {"theme": ("system", "light", "dark"), "zone": ("local", "utc")}
+PREFERENCES = {"theme": ("system", "light", "dark"), "zone": ("local", "utc"), "density": ("normal", "compact")}
 COOKIE = "outfeed_{}"
 YEAR_SECS = 365 * 86_400
 GROUNDS = {"light": "#f4f6f8", "dark": "#0e1217"}  # --ground in outfeed.css and dark.css
@@ -47,7 +47,8 @@ def choose() -> ResponseReturnValue:
     """Keep the choice of a form in a cookie, and return to the form's page."""
     given = {name: request.form[name] for name in PREFERENCES if request.form.get(name) in PREFERENCES[name]}
     if not given:
-        return answer(422, "Choose a theme (system, light, dark) or a zone (local, utc).")
+        choices = "; ".join(f"{name}: {', '.join(values)}" for name, values in PREFERENCES.items())
+        return answer(422, f"Choose one of these preferences. {choices.capitalize()}.")
     response = redirect(addresses.local(request.form.get("next", "")), 303)
     for name, value in given.items():
         response.set_cookie(

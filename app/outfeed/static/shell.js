@@ -3,6 +3,9 @@
 const keys = document.getElementById("keys");
 const PAGES = { l: "swarm/live", e: "swarm/events" };
 const NEIGHBOURS = { "[": "prev", ArrowLeft: "prev", "]": "next", ArrowRight: "next" };
+const STEPS = { j: 1, k: -1 };
+const ROWS = "main :is(.event, .listing > li, .admin-list tbody tr, .admin-group li, .hits > li)";
+const HANDLES = "summary, a, button"; // the first one of a row has the focus
 const PREFIX_MS = 1_500;
 const SHOWN_MS = 2_000;
 
@@ -17,6 +20,7 @@ document.addEventListener("keydown", (event) => {
   const wasPrefix = event.timeStamp - prefixAt < PREFIX_MS;
   prefixAt = event.key === "g" ? event.timeStamp : -Infinity;
   if (wasPrefix && PAGES[event.key]) return act(event, () => location.assign(home() + PAGES[event.key]));
+  if (event.key in STEPS && moveToRow(STEPS[event.key])) return event.preventDefault();
   const link = isArrowTaken(event) ? null : document.querySelector(`a[rel="${NEIGHBOURS[event.key]}"]`);
   if (link) act(event, () => link.click());
 });
@@ -33,6 +37,21 @@ function isTyping(event) {
 /** Whether the focused element itself uses the arrow keys, to scroll or to move. */
 function isArrowTaken({ key }) {
   return key.startsWith("Arrow") && document.activeElement.matches("[tabindex], event-feed, summary");
+}
+
+/** Move the focus by *step* rows of the page's lists. Return whether the page has any. */
+function moveToRow(step) {
+  const rows = [...document.querySelectorAll(ROWS)].filter(isReachable);
+  const handles = rows.map((row) => row.querySelector(HANDLES));
+  const here = rows.findLastIndex((row) => row.contains(document.activeElement)); // of a group, the opened member
+  const first = handles.findIndex((handle) => handle.getBoundingClientRect().top >= 0);
+  const next = here < 0 ? Math.max(0, first) : Math.max(0, Math.min(rows.length - 1, here + step));
+  handles[next]?.focus();
+  return rows.length > 0;
+}
+
+function isReachable(row) {
+  return row.querySelector(HANDLES) && !row.parentElement.closest("details:not([open]), [hidden], event-feed");
 }
 
 function home() {

@@ -2,6 +2,7 @@
 // request fails, it greys the sections and shows the reason and their time.
 
 import { clockOf } from "./event-feed/elements.js";
+import { showConnection } from "./favicon.js";
 import { enableCopying } from "./shell.js";
 
 const EVERY_MS = 5_000;
@@ -74,6 +75,7 @@ function showOutage(reason) {
   if (outage.dataset.reason === reason) return; // the same text would be announced again
   outage.dataset.reason = reason;
   outage.hidden = !reason;
+  showConnection(reason ? "stale" : "live");
   vitals.classList.toggle("is-stale", !outage.hidden);
   if (!reason) return;
   const since = clockOf(new Date(time.dateTime));

@@ -6,8 +6,10 @@
 
 import { IS_UTC } from "./event-feed/elements.js";
 import { ROOT } from "./event-feed/root.js";
+import { showConnection } from "./favicon.js";
 import { separateDays } from "./log/days.js";
 import { watchHistogram } from "./log/histogram.js";
+import { MoreRows } from "./log/more.js";
 import { QueryBar } from "./log/query.js";
 import { align, localise } from "./page.js";
 
@@ -91,6 +93,7 @@ async function showWhole(part) {
 
 const shown = document.getElementById("rows");
 arrange(shown);
+const more = new MoreRows(arrange);
 const here = shown?.dataset.here && shown.querySelector(`[data-id="${CSS.escape(shown.dataset.here)}"]`);
 if (here) {
   here.classList.add("here");
@@ -192,7 +195,7 @@ class Live {
     const url = new URL(location);
     if (this.#switch.checked) url.searchParams.set("live", "1");
     else url.searchParams.delete("live");
-    history.replaceState(null, "", url);
+    history.replaceState(history.state, "", url);
     if (this.#switch.checked) this.#start();
     else this.#stop();
   }
@@ -237,6 +240,7 @@ class Live {
   }
 
   #showState({ state, reason = null }) {
+    showConnection(state);
     this.#state.textContent = reason ? `${STATES[state]}: ${reason}` : STATES[state];
     this.#login.hidden = state !== "signed-out";
     if (this.#login.hidden) return;
@@ -311,11 +315,13 @@ class Live {
     for (const row of gone) row.remove();
     if (gone.length && !rowsOf(document).length) this.#replace(page);
     else if (mayHaveLost) swap(".paging", page);
+    more.refresh();
     if (gone.length) this.#total = totalOf(page);
   }
 
   #replace(page) {
     for (const part of [".panel.log", ".paging"]) swap(part, page);
+    more.reset();
   }
 
   #showRestored() {

@@ -109,6 +109,8 @@ export interface EventFeedElement extends HTMLElement {
   showNew(): void;
   /** Focus the filter's text field. */
   focusFilter(): void;
+  /** Move the focus by `step` rows, as the arrow keys do in the list. */
+  moveFocus(step: number): void;
 
   addEventListener<K extends keyof EventFeedEventMap>(
     type: K,

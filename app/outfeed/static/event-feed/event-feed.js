@@ -229,6 +229,11 @@ class EventFeed extends HTMLElement {
     this.#filter.focus();
   }
 
+  /** Move the focus by *step* rows, as the arrow keys do in the list. */
+  moveFocus(step) {
+    this.#scroller.move(step);
+  }
+
   #followPill() {
     this.showNew();
     this.#scroller.focus(); // the pill disappears

@@ -354,7 +354,7 @@ input::placeholder { color: var(--_muted); opacity: 1; }
 .pill:hover { background: color-mix(in srgb, var(--_accent) 88%, var(--_ink)); }
 .pill:focus-visible { outline-offset: 2px; }
 
-.rows { --_times: 4.25rem; margin: 0; padding: 0; list-style: none; }
+.rows { --_times: 4.25rem; --_row-space: var(--event-feed-row-space, 0.375rem); margin: 0; padding: 0; list-style: none; }
 .rows[data-times="date"] { --_times: 7.5rem; }
 .rows[data-times="year"] { --_times: 9.75rem; }
 .rows[data-times="long"] { --_times: 11rem; }
@@ -375,8 +375,8 @@ summary {
   grid-template-columns: var(--_times) 1.375rem minmax(0, 1fr) auto;
   align-items: baseline;
   gap: 0 0.75rem;
-  padding: 0.375rem 1rem 0.375rem 0.8125rem;
-  line-height: 1.25rem; /* rows of whole pixels: a line between two rows at half a pixel is not drawn */
+  padding: var(--_row-space) 1rem var(--_row-space) 0.8125rem;
+  line-height: var(--event-feed-row-line, 1.25rem); /* rows of whole pixels: a line between two rows at half a pixel is not drawn */
   list-style: none;
   cursor: pointer;
 }
@@ -446,7 +446,8 @@ pre {
   summary {
     grid-template-columns: 1.375rem auto minmax(0, 1fr);
     gap: 0.0625rem 0.625rem;
-    padding: 0.5rem 0.75rem 0.5rem 0.625rem;
+    padding-inline: 0.625rem 0.75rem;
+    padding-block: calc(var(--_row-space) + 0.125rem);
   }
   .icon { grid-area: 1 / 1; }
   .sentence { grid-area: 1 / 2 / auto / -1; }

@@ -118,11 +118,11 @@ export class Scroller {
   }
 
   #press(event) {
-    const steps = { ArrowDown: 1, ArrowUp: -1 };
+    const steps = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 };
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input")) return;
     if (event.key === " " && event.target.closest("a, button")) return;
     if (event.key === " ") this.#on.pause();
-    else if (event.key in steps) this.#move(steps[event.key]);
+    else if (event.key in steps) this.move(steps[event.key]);
     else if (event.key === "Home") this.#on.top();
     else if (event.key === "Escape") this.#escape();
     else if (event.key === "/") this.#filter.focus();
@@ -131,7 +131,7 @@ export class Scroller {
   }
 
   /** Move the focus by *step* rows. Up from the first row, focus the list, which then shows waiting events. */
-  #move(step) {
+  move(step) {
     if (!this.#list.move(step)) this.focus();
   }
 
