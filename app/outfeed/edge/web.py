@@ -24,7 +24,7 @@ from outfeed.errors import EngineDown, InvalidRequest
 from outfeed.feature import Samples, registered
 from outfeed.feed.source import CheckpointStore
 from outfeed.history import Claim
-from outfeed.http import bodies, limits, logs, problems
+from outfeed.http import bodies, limits, logs, parking, problems
 from outfeed.http.app import MAX_BODY_BYTES, corrected
 from outfeed.http.deadlines import DeadlineFlask
 from outfeed.http.health import health
@@ -144,6 +144,7 @@ def create_edge(settings: Settings, metrics: Metrics | None = None, worker: int 
     bodies.init_app(app)
     problems.init_app(app)
     limits.init_app(app)
+    parking.init_app(app)
     app.before_request(_send_to_origin)  # before any grant is looked up
     auth.init_app(app)
     app.before_request(_require_engine)

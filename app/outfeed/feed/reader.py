@@ -14,7 +14,7 @@ from outfeed.feed.page_cache import PageCache
 from outfeed.feed.relay import Relay
 from outfeed.feed.source import Source
 from outfeed.feed.subscription import FeedRequest, Filter, Verdict
-from outfeed.feed.waiters import Waiters
+from outfeed.feed.waiters import Waiter, Waiters
 from outfeed.history import Claim, Item
 
 # Maximum number of threads that read, match and encode at once. With more, hundreds of replays starve all other
@@ -65,21 +65,23 @@ class FeedReader:
         with self._lookback_lock:
             return subscription.start_of_last(self._source, filter_, count, head)
 
-    def read_after(self, filter_: Filter, epoch: str, cursor: int, limit: int) -> tuple[list[Item], int]:
+    def read_after(
+        self, filter_: Filter, epoch: str, cursor: int, limit: int, *, may_sleep: bool = True
+    ) -> tuple[list[Item], int]:
         """Return matching items of the next *limit* after *cursor*.
 
         Also returns the seq up to which these are all matching items. Raises Overtaken if events after *cursor* in
-        *epoch* are gone.
+        *epoch* are gone. If a copy is behind, the call takes BEHIND_SECS, unless the caller waits by itself.
         """
         page = self._pages.read_after(cursor, limit)
         with self.turn:
             page.window.prove(epoch, cursor)
             matching = filter_.matching(page.items)
         position = self._cohorts.position
-        if page.window.last_seq < position and page.window.last_seq <= cursor <= position:
-            time.sleep(BEHIND_SECS)  # the copy catches up, and a retry at once would only delay it
-        else:
+        if not (page.window.last_seq < position and page.window.last_seq <= cursor <= position):
             self.catch_up_to(epoch, page.through)
+        elif may_sleep:
+            time.sleep(BEHIND_SECS)  # the copy catches up, and a retry at once would only delay it
         return matching, page.through
 
     def catch_up_to(self, epoch: str, seq: int) -> None:
@@ -97,7 +99,22 @@ class FeedReader:
 
         If *epoch* is not the hub's, the call polls once, so that the hub learns of a new epoch, and returns.
         """
-        if epoch == self._cohorts.epoch:
+        if self._is_current(epoch):
             self._waiters.wait(filter_, epoch, cursor, timeout, event)
-        else:
-            self._relay.poll_now()
+
+    def begin_wait(self, filter_: Filter, epoch: str, cursor: int, waiter: Waiter) -> bool:
+        """Register *waiter* as `Waiters.add` does, without blocking.
+
+        Returns False, and registers nothing, if the caller must read at once.
+        """
+        return self._is_current(epoch) and self._waiters.add(filter_, epoch, cursor, waiter)
+
+    def end_wait(self, filter_: Filter, waiter: Waiter) -> None:
+        """Unregister a waiter of `begin_wait`."""
+        self._waiters.remove(filter_, waiter)
+
+    def _is_current(self, epoch: str) -> bool:
+        if epoch == self._cohorts.epoch:
+            return True
+        self._relay.poll_now()
+        return False

@@ -10,7 +10,7 @@ from jinja2 import FileSystemLoader
 
 from outfeed.config import Settings
 from outfeed.feature import registered
-from outfeed.http import bodies, compression, guesses, limits, logs, problems
+from outfeed.http import bodies, compression, guesses, limits, logs, parking, problems
 from outfeed.http.admin import admin
 from outfeed.http.api.docs import docs
 from outfeed.http.assets import PACKAGE, assets
@@ -51,6 +51,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     bodies.init_app(app)
     problems.init_app(app)
     limits.init_app(app)
+    parking.init_app(app)
     for feature in registered():
         feature.init_app(app)
     connection.init_app(app)

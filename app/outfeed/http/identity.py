@@ -72,9 +72,14 @@ def has_just_signed_in() -> bool:
 
 
 def require_not_revoked() -> None:
-    """Raise Unauthorized if the permission was revoked during the request.
+    """Raise Unauthorized if the permission was revoked during the request."""
+    require_unchanged(principal())
 
-    A request that waits calls this after the wait.
+
+def require_unchanged(before: Principal) -> None:
+    """Raise Unauthorized if the permissions of *before* have changed.
+
+    A request that waits calls this after the wait, with the principal from before it.
     """
-    if guard().principal_of(principal().grant) != principal():
+    if guard().principal_of(before.grant) != before:
         raise Unauthorized("signed out or revoked", www_authenticate=WWWAuthenticate("bearer"))

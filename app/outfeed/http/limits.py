@@ -12,7 +12,7 @@ from flask import Flask, Response, g, request
 from outfeed.http.admission import Admission
 from outfeed.http.problems import problem
 from outfeed.http.proxies import client_key
-from outfeed.http.server.incoming import note_admitted
+from outfeed.http.server.incoming import note_admitted, resumed_in
 from outfeed.http.services import serving
 
 RETRY_AFTER_SECS = 5
@@ -32,9 +32,9 @@ def refusal(action: str, caller: str, per_minute: int) -> Response | None:
     """Count one call, or return the 429 if the limit is reached.
 
     *action* is in the plural, such as "requests". *caller* is the key that the limit is counted by. A limit of 0 allows
-    every call.
+    every call. A request that is served again after a wait was counted before.
     """
-    if not per_minute:
+    if not per_minute or resumed_in(request.environ):
         return None
     wait_secs = serving().rates.count_call(action, caller, per_minute)
     if not wait_secs:
@@ -58,10 +58,18 @@ def admit_connection() -> Response | None:
 
     Returns the refusal if no slot is free.
     """
-    refusal = _admit(serving().admission, "connections")
+    refusal = admit_wait()
     if refusal is None:
         note_admitted(request.environ)
     return refusal
+
+
+def admit_wait() -> Response | None:
+    """Acquire a slot of the connections for a request that waits.
+
+    It holds no thread while it waits (http/parking.py). Returns the refusal if no slot is free.
+    """
+    return _admit(serving().admission, "connections")
 
 
 def admit_export() -> Response | None:

@@ -17,6 +17,7 @@ from gunicorn.workers.gthread import TConn
 
 from outfeed.http.proxies import client_key
 from outfeed.http.server.assembly import Assembly
+from outfeed.http.server.parked import ParkedRequest
 
 # A client that reads no byte of a response for this long is closed. WebSockets and streams: feed/socket_writer.py.
 UNREAD_SECS = 15.0
@@ -39,11 +40,19 @@ class ClientSocket(socket.socket):
 
     _waiting = threading.BoundedSemaphore(MAX_WAITING_THREADS)
 
-    def __init__(self, accepted: socket.socket, on_admitted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        accepted: socket.socket,
+        on_admitted: Callable[[], None] = lambda: None,
+        on_woken: Callable[[ParkedRequest], None] = lambda _: None,
+    ) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
         self._unsent = bytearray()
         self._limit_queue(_MAX_QUEUED_BYTES)
         self._on_admitted = on_admitted
+        self.on_woken = on_woken
+        self.parked: ParkedRequest | None = None  # if the request waits without a thread
+        self.resumed: ParkedRequest | None = None  # if the request has waited and is served again
         self.header: list[tuple[str, str]] = []  # of the request that is served
         self.gave_up = False  # on a response that the client did not read
         self.is_admitted = False  # as an open connection, which does not count as a short request
@@ -86,6 +95,10 @@ class ClientSocket(socket.socket):
         self.is_admitted = True
         self._on_admitted()
 
+    def resume(self) -> None:
+        """Make the parked request the one that is served again."""
+        self.parked, self.resumed = None, self.parked
+
     def _limit_queue(self, size: int) -> None:
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
@@ -121,6 +134,12 @@ def note_admitted(environ: Mapping[str, Any]) -> None:
     client = environ.get(SOCKET_KEY)
     if isinstance(client, ClientSocket):
         client.mark_admitted()
+
+
+def resumed_in(environ: Mapping[str, Any]) -> ParkedRequest | None:
+    """Return the wait after which the request is served again, if any."""
+    client = environ.get(SOCKET_KEY)
+    return client.resumed if isinstance(client, ClientSocket) else None
 
 
 def free_request(environ: dict[str, Any], keys: Iterable[str]) -> None:
@@ -159,12 +178,13 @@ class Connection(TConn):
     def __next__(self) -> Request:
         """Return the complete request, as gunicorn's parser does.
 
-        Raises the request's error if it has one.
+        A request that is served again returns with its body. Raises the request's error if it has one.
         """
-        request, self.request = self.request, None
+        request = self.request
         if isinstance(request, Exception):
             raise request
         assert request is not None
+        request.body.seek(0)
         self.sock.header = request.headers
         return request
 

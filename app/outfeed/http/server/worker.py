@@ -2,13 +2,15 @@
 
 gunicorn's own worker holds a thread for each client from the first byte of a request to the last byte of its response.
 Here the main loop collects a request without blocking, a thread serves it once it is complete, and the main loop sends
-the rest of the response. This is the only module that overrides gunicorn.
+the rest of the response. A request that waits for an event leaves its thread, and is served again after the wait
+(http/parking.py). This is the only module that overrides gunicorn.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import resource
 import selectors
@@ -31,6 +33,7 @@ from outfeed.http.proxies import membership
 from outfeed.http.server.assembly import CONTINUE
 from outfeed.http.server.exhaustion import DESCRIPTORS
 from outfeed.http.server.incoming import NONBLOCKING, UNREAD_SECS, ClientSocket, Connection, Incomplete
+from outfeed.http.server.parked import ParkedConnections, ParkedRequest
 from outfeed.http.server.raw_problems import problem_of, raw_problem
 from outfeed.log_message import LogMessage
 from outfeed.process import REQUESTS_AT_ONCE, idle_connections, incomplete_connections
@@ -62,7 +65,8 @@ class Worker(ThreadWorker):
     """A gthread worker whose threads serve complete requests only.
 
     It closes its WebSockets on a signal to stop. A connection is in one place at a time: idle between two requests
-    (gunicorn's `keepalived_conns`), in `_incomplete`, in `_ready`, or with a thread. Only the main loop moves it.
+    (gunicorn's `keepalived_conns`), in `_incomplete`, in `_ready`, with a thread, or in `_parked`. Only the main loop
+    moves it.
     """
 
     number = 0  # the master sets it
@@ -74,6 +78,9 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self._ready: deque[Connection] = deque()  # complete requests that wait for a thread
         self._served: set[Connection] = set()  # connections with a thread that are not admitted as open connections
+        self._parked: ParkedConnections[Connection] = ParkedConnections()
+        self._woken: deque[ParkedRequest] = deque()
+        self._is_wake_deferred = False
         self._health_thread = ThreadPoolExecutor(1, "health")
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
@@ -144,9 +151,12 @@ class Worker(ThreadWorker):
         for conn in self._incomplete.overdue(now):
             self._note_refusal("unread_answer" if conn.events & selectors.EVENT_WRITE else "slow_request", conn)
             self._drop(conn)
+        for conn in self._parked.overdue(now if self.alive else math.inf):
+            self._resume(conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        super().wait_for_and_dispatch_events(min(timeout, _CHECK_SECS))
+        secs_to_resume = max(0.0, self._parked.next_time() - clock.monotonic())
+        super().wait_for_and_dispatch_events(min(timeout, _CHECK_SECS, secs_to_resume))
 
     # --- receive a request --------------------------------------------------------------------------------------------
 
@@ -172,7 +182,7 @@ class Worker(ThreadWorker):
 
     def _accept_connection(self, client: socket.socket, peer: Any, server: Any) -> None:
         self.nr_conns += 1
-        sock = ClientSocket(client, self._on_admitted)
+        sock = ClientSocket(client, self._on_admitted, self._on_woken)
         conn = Connection(self.cfg, sock, peer, server, self.wsgi.config["MAX_CONTENT_LENGTH"])
         conn.is_ending = self._reserve is None  # it has the last descriptor: its request is refused
         self._read(conn)
@@ -268,7 +278,10 @@ class Worker(ThreadWorker):
         try:
             is_kept = self.handle(conn) is True
         finally:
-            self.method_queue.defer(self._finish, conn, is_kept)
+            if conn.sock.parked is None:
+                self.method_queue.defer(self._finish, conn, is_kept)
+            else:
+                self.method_queue.defer(self._park, conn, conn.sock.parked)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a malformed request with a problem.
@@ -282,9 +295,79 @@ class Worker(ThreadWorker):
         with suppress(OSError):
             client.sendall(problem_of(exc))
 
+    # --- let it wait --------------------------------------------------------------------------------------------------
+
+    def _park(self, conn: Connection, parked: ParkedRequest) -> None:
+        self._served.discard(conn)
+        self._serve_next()
+        self._parked.put(parked, conn, parked.deadline)
+        self._watch(conn, selectors.EVENT_READ)
+        if parked.is_woken:
+            self._wake(parked)
+
+    def _on_woken(self, parked: ParkedRequest) -> None:
+        """Have the main loop serve *parked* again.
+
+        The relay's thread calls this for each request that an event wakes. Only the first call wakes the main loop.
+        """
+        self._woken.append(parked)
+        if not self._is_wake_deferred:
+            self._is_wake_deferred = True
+            self.method_queue.defer(self._wake_all)
+
+    def _wake_all(self) -> None:
+        self._is_wake_deferred = False  # first: a request that is added from now on defers another call
+        while self._woken:
+            self._wake(self._woken.popleft())
+
+    def _wake(self, parked: ParkedRequest) -> None:
+        """Serve *parked* again, unless that is too early or its client left.
+
+        A request that is woken before it is parked is served again by `_park`.
+        """
+        conn = self._parked.get(parked)
+        if conn is None:
+            return
+        if self.alive and parked.not_before > clock.monotonic():
+            self._parked.put(parked, conn, parked.not_before)
+        else:
+            self._resume(conn)
+
+    def _resume(self, conn: Connection) -> None:
+        self._unpark(conn)
+        conn.sock.resume()
+        self._ready.append(conn)
+        self._serve_next()
+
+    def _unpark(self, conn: Connection) -> ParkedRequest:
+        parked = conn.sock.parked
+        assert parked is not None
+        self._parked.remove(parked)
+        self._watch(conn, 0)
+        parked.unregister()
+        return parked
+
+    def _notice_end(self, conn: Connection) -> None:
+        """Drop the parked connection if its client has disconnected.
+
+        Bytes of a further request stay in the kernel. They hide the client's end until this request is answered.
+        """
+        try:
+            is_open = bool(conn.sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        except BlockingIOError:
+            return
+        except OSError:
+            is_open = False
+        if is_open:
+            self._watch(conn, 0)
+        else:
+            self._unpark(conn).release()
+            self._drop(conn)
+
     # --- send the response --------------------------------------------------------------------------------------------
 
     def _finish(self, conn: Connection, is_kept: bool) -> None:
+        conn.request = conn.sock.resumed = None
         if conn.sock.gave_up:
             self._note_refusal("unread_answer", conn)
         self._served.discard(conn)
@@ -356,6 +439,9 @@ class Worker(ThreadWorker):
             conn.events = events
 
     def _on_ready(self, conn: Connection, _: socket.socket) -> None:
+        if conn.sock.parked in self._parked:
+            self._notice_end(conn)
+            return
         if conn not in self._incomplete:
             return  # an earlier event of this round closed it
         if conn.events & selectors.EVENT_WRITE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -13,21 +14,24 @@ from outfeed import clock
 from outfeed.errors import InvalidRequest, Overtaken
 from outfeed.feed import subscription
 from outfeed.feed.client import ClientState
+from outfeed.feed.encoding import Counters
 from outfeed.feed.hub import POLL
 from outfeed.feed.pace import SLACK
+from outfeed.feed.reader import BEHIND_SECS
 from outfeed.feed.source import PAGE_EVENTS
 from outfeed.feed.sse import SSE
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from outfeed.history import Item
-from outfeed.http import identity, limits
+from outfeed.http import identity, limits, parking
 from outfeed.http.api.operation import EVENT_STREAM, operation, query_string
+from outfeed.http.parking import NextMatch, Wait
 from outfeed.http.permission import requires
 from outfeed.http.services import serving
 from outfeed.http.transports import connection
 from outfeed.http.transports.connection import Ending, Waker, granted_rates
 from outfeed.http.transports.shapes import FeedPage
-from outfeed.principal import READ
+from outfeed.principal import READ, Principal
 from outfeed.store import deadline
 
 MAX_SCANNED_ROWS = 20_000
@@ -93,23 +97,53 @@ def poll(query: PollQuery) -> Response:
     Without `after` and `last` no events are returned. With `wait`, a request without events waits for the first event
     that matches, up to that many seconds. A waiting request counts as a connection.
     """
-    began = clock.monotonic()
     if query.consumer and query.after is not None:
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
     subscription.require_epoch(query)
-    if query.wait and (refusal := limits.admit_connection()):
+    waiting: _Waiting | None = parking.resumed_state() if query.wait else None
+    began = waiting.began if waiting else clock.monotonic()
+    if waiting:
+        query = waiting.continued(query)
+    elif query.wait and (refusal := limits.admit_wait()):
         return refusal
     while True:
-        verdict = _verdict(query)
+        verdict = waiting.verdict if waiting else _verdict(query)
         try:
-            events, cursor = _collect(query, verdict)
-            if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
-                with deadline.unlimited():  # the wait may be longer than the deadline, and each read is short
-                    events, cursor = _wait(query, verdict, events, cursor, began)
-                    identity.require_not_revoked()
+            if query.wait and verdict.kind == "resumed":
+                waiting = waiting or _Waiting(
+                    began, verdict, verdict.after, serving().hub.counters, identity.principal()
+                )
+                events, cursor = _wait(query, waiting)
+            else:
+                events, cursor = _collect(query, verdict)
         except Overtaken:
-            continue  # pruned between the verdict and the read: the next verdict reports it
+            waiting = None  # pruned between the verdict and the read: the next verdict reports it
+            continue
         return _answer(verdict, events, cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The state of a poll that waits, which each pass of its request continues.
+
+    *began* is on the monotonic clock. The events up to *cursor* do not match. *counters* and *principal* are those from
+    before the wait.
+    """
+
+    began: float
+    verdict: Verdict
+    cursor: int
+    counters: Counters
+    principal: Principal
+
+    def continued(self, query: PollQuery) -> PollQuery:
+        """Return the query with the cursor of the first pass.
+
+        A tool of MCP asks for the head first, and the head has moved since.
+        """
+        if query.consumer:
+            return query
+        return query.model_copy(update={"after": self.verdict.after, "epoch": self.verdict.epoch})
 
 
 def _verdict(query: PollQuery) -> Verdict:
@@ -140,7 +174,7 @@ def _read_after(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[I
         page_end = cursor
         wanted = query.filter(identity.principal().visible)
         matching, cursor = serving().core.reader.read_after(
-            wanted, verdict.epoch, cursor, min(PAGE_EVENTS, end - cursor)
+            wanted, verdict.epoch, cursor, min(PAGE_EVENTS, end - cursor), may_sleep=not query.wait
         )
         found += matching
     if len(found) > query.limit:
@@ -149,22 +183,40 @@ def _read_after(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[I
     return found, cursor
 
 
-def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
+def _wait(query: PollQuery, waiting: _Waiting) -> tuple[list[Item], int]:
     """Wait for the first event, and long enough to keep the client's rate.
 
-    A client that asks again at once stays within the rate.
+    A client that asks again at once stays within the rate. A full page returns at once. Raises Parked, Overtaken.
     """
-    deadline = began + query.wait
-    hub = serving().hub
-    counters = hub.counters
-    while not events and hub.counters == counters and (left := deadline - clock.monotonic()) > 0:
-        serving().core.reader.wait(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
-        events, cursor = _read_after(query, verdict, cursor)
-        if hub.closing.is_set():
-            break
-    rate, _ = granted_rates()
-    hub.closing.wait(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
-    return events, cursor
+    with deadline.unlimited():  # the wait may be longer than the deadline, and each read is short
+        is_woken = parking.resumed_state() is not None
+        while True:
+            events, cursor = _read_after(query, waiting.verdict, waiting.cursor)
+            is_in_vain = is_woken and cursor == waiting.cursor
+            if not events:
+                waiting = replace(waiting, cursor=cursor)
+            rest = _rest_of_wait(query, waiting, bool(events), is_in_vain)
+            if rest is None or len(events) >= query.limit:
+                identity.require_unchanged(waiting.principal)
+                return events, cursor
+            parking.wait(rest, waiting)
+            is_woken = True
+
+
+def _rest_of_wait(query: PollQuery, waiting: _Waiting, has_events: bool, is_in_vain: bool) -> Wait | None:
+    """Return how long to wait, and for which event.
+
+    Returns None if the poll is answered now. If an event woke the poll and was not found, a copy is behind.
+    """
+    now, hub = clock.monotonic(), serving().hub
+    end = waiting.began + query.wait
+    earliest = min(end, waiting.began + SLACK / granted_rates()[0])
+    if hub.closing.is_set():
+        return None
+    if has_events or hub.counters != waiting.counters or now >= end:
+        return Wait(None, earliest, earliest) if now < earliest else None
+    wanted = NextMatch(query.filter(identity.principal().visible), waiting.verdict.epoch, waiting.cursor)
+    return Wait(wanted, max(earliest, now + BEHIND_SECS) if is_in_vain else earliest, end)
 
 
 def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
