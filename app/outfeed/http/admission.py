@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import NamedTuple
 
 from outfeed import clock
 
@@ -42,6 +43,17 @@ class Admission:
             self._open[address] -= 1
             if self._open[address] <= 0:
                 del self._open[address]
+
+
+class Slot(NamedTuple):
+    """A slot that a request has."""
+
+    admission: Admission
+    address: str
+
+    def release(self) -> None:
+        """Release the slot. Call this once."""
+        self.admission.release(self.address)
 
 
 class RateLimiter:

@@ -9,7 +9,7 @@ import math
 
 from flask import Flask, Response, g, request
 
-from outfeed.http.admission import Admission
+from outfeed.http.admission import Admission, Slot
 from outfeed.http.problems import problem
 from outfeed.http.proxies import client_key
 from outfeed.http.server.incoming import note_admitted, resumed_in
@@ -19,7 +19,11 @@ RETRY_AFTER_SECS = 5
 
 
 def init_app(app: Flask) -> None:
-    """Release every slot when its request has ended."""
+    """Release every slot when its request has ended.
+
+    A request that is served again after a wait has its slot from the start, so that it is released after any error.
+    """
+    app.before_request(_take_slot_back)
     app.teardown_request(_release_slot)
 
 
@@ -85,8 +89,13 @@ def hold_slot(response: Response) -> None:
 
     Without this call Flask ends the request, and releases the slot, before it streams the response.
     """
-    admission, address = g.pop("slot")
-    response.call_on_close(lambda: admission.release(address))
+    response.call_on_close(hand_over_slot().release)
+
+
+def hand_over_slot() -> Slot:
+    """Return the request's slot, which the end of the request does not release."""
+    found: Slot = g.pop("slot")
+    return found
 
 
 def _admit(admission: Admission, kind: str) -> Response | None:
@@ -98,11 +107,15 @@ def _admit(admission: Admission, kind: str) -> Response | None:
         case "address":
             serving().metrics.note_refusal(f"{kind}_of_address", address=address)
             return retry_later(429, f"too many {kind} from your address", RETRY_AFTER_SECS)
-    g.slot = admission, address
+    g.slot = Slot(admission, address)
     return None
 
 
+def _take_slot_back() -> None:
+    if found := resumed_in(request.environ):
+        g.slot = found.slot
+
+
 def _release_slot(_: BaseException | None) -> None:
-    if (slot := g.pop("slot", None)) is not None:
-        admission, address = slot
-        admission.release(address)
+    if "slot" in g:
+        hand_over_slot().release()

@@ -10,16 +10,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
 from outfeed import clock
 from outfeed.feed.subscription import Filter
+from outfeed.http import limits
 from outfeed.http.server.incoming import SOCKET_KEY, ClientSocket, resumed_in
 from outfeed.http.server.parked import ParkedRequest
 from outfeed.http.services import serving
-
-# Attributes of Flask's `g` that each pass of a request has from the one before.
-_KEPT = ("slot", "request_id")
 
 
 class NextMatch(NamedTuple):
@@ -54,8 +52,7 @@ class Parked(Exception):
 
 
 def init_app(app: Flask) -> None:
-    """Continue requests that have waited, before they are authenticated."""
-    app.before_request(_restore)
+    """End the pass of a request that waits without an answer."""
     app.register_error_handler(Parked, _NoAnswer)
 
 
@@ -82,12 +79,6 @@ def _block(rest: Wait) -> None:
     serving().hub.closing.wait(max(0.0, min(rest.not_before, rest.deadline) - clock.monotonic()))
 
 
-def _restore() -> None:
-    if found := resumed_in(request.environ):
-        for name, value in found.kept.items():
-            setattr(g, name, value)
-
-
 class _NoAnswer(Response):
     """Response that tells gunicorn that the request has no answer yet.
 
@@ -100,18 +91,16 @@ class _NoAnswer(Response):
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         client: ClientSocket = request.environ[SOCKET_KEY]
-        kept = {name: g.pop(name) for name in _KEPT}
-        admission, address = kept["slot"]
-        client.parked = ParkedRequest(
+        parked = ParkedRequest(
             self._state,
-            kept,
+            limits.hand_over_slot(),
             not_before=self._wait.not_before,
             deadline=self._wait.deadline,
-            release=partial(admission.release, address),
             on_woken=client.on_woken,
         )
         if self._wait.wanted is not None:
-            _register(client.parked, self._wait.wanted)
+            _register(parked, self._wait.wanted)
+        client.parked = parked
         raise StopIteration
 
 

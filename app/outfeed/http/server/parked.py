@@ -5,8 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from outfeed.http.admission import Slot
 
 C = TypeVar("C")
 # Entries of the heap beyond two for each request. Then those of resumed requests are dropped.
@@ -17,25 +19,23 @@ class ParkedRequest:
     """A request that waits without a thread, as a waiter of the core.
 
     The worker serves the request again when `set` was called, and at *deadline* at the latest. It does so no earlier
-    than *not_before*. Both times are on the monotonic clock. The view then continues with *state*, and Flask's `g` gets
-    the attributes in *kept*. *release* frees the request's place if its client has disconnected.
+    than *not_before*. Both times are on the monotonic clock. The view then continues with *state*. The request keeps
+    *slot* while it waits.
     """
 
     def __init__(
         self,
         state: Any,
-        kept: Mapping[str, Any],
+        slot: Slot,
         *,
         not_before: float,
         deadline: float,
-        release: Callable[[], None],
         on_woken: Callable[[ParkedRequest], None],
     ) -> None:
         self.state = state
-        self.kept = kept
+        self.slot = slot
         self.not_before = min(not_before, deadline)
         self.deadline = deadline
-        self.release = release
         self.unregister: Callable[[], None] = lambda: None  # from what it waits for
         self.is_woken = False
         self._on_woken = on_woken

@@ -361,7 +361,7 @@ class Worker(ThreadWorker):
         if is_open:
             self._watch(conn, 0)
         else:
-            self._unpark(conn).release()
+            self._unpark(conn).slot.release()
             self._drop(conn)
 
     # --- send the response --------------------------------------------------------------------------------------------
