@@ -14,7 +14,7 @@ import pytest
 from outfeed import log_event, manual
 from outfeed.config import Settings, settings
 from outfeed.feature import NOTE, PROBLEM
-from outfeed.store import files
+from outfeed.store import database_file, files
 from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.upkeep import doctor
 from outfeed.upkeep.doctor import RULES, run_checks
@@ -195,7 +195,7 @@ sys.stdin.read()
 
 
 def test_a_long_wal_is_a_problem_with_a_reader_and_a_note_without(database, raw, monkeypatch):
-    monkeypatch.setattr(doctor, "JOURNAL_SIZE_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(database_file, "JOURNAL_SIZE_LIMIT_BYTES", 1000)
     log_event("a.b", "tests")
     raw.execute("SELECT count(*) FROM event_log").fetchone()  # the last connection that closes removes the log
     command = [sys.executable, "-c", READER, str(database.path)]

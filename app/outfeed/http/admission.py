@@ -45,8 +45,8 @@ class Admission:
                 del self._open[address]
 
 
-class Slot(NamedTuple):
-    """A slot that a request has."""
+class AdmissionSlot(NamedTuple):
+    """A slot that a request has acquired."""
 
     admission: Admission
     address: str

@@ -9,7 +9,7 @@ import math
 
 from flask import Flask, Response, g, request
 
-from outfeed.http.admission import Admission, Slot
+from outfeed.http.admission import Admission, AdmissionSlot
 from outfeed.http.problems import problem
 from outfeed.http.proxies import client_key
 from outfeed.http.server.incoming import note_admitted, resumed_in
@@ -92,9 +92,9 @@ def hold_slot(response: Response) -> None:
     response.call_on_close(hand_over_slot().release)
 
 
-def hand_over_slot() -> Slot:
+def hand_over_slot() -> AdmissionSlot:
     """Return the request's slot, which the end of the request does not release."""
-    found: Slot = g.pop("slot")
+    found: AdmissionSlot = g.pop("slot")
     return found
 
 
@@ -107,7 +107,7 @@ def _admit(admission: Admission, kind: str) -> Response | None:
         case "address":
             serving().metrics.note_refusal(f"{kind}_of_address", address=address)
             return retry_later(429, f"too many {kind} from your address", RETRY_AFTER_SECS)
-    g.slot = Slot(admission, address)
+    g.slot = AdmissionSlot(admission, address)
     return None
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from outfeed.http.admission import Slot
+from outfeed.http.admission import AdmissionSlot
 
 C = TypeVar("C")
 # Entries of the heap beyond two for each request. Then those of resumed requests are dropped.
@@ -26,7 +26,7 @@ class ParkedRequest:
     def __init__(
         self,
         state: Any,
-        slot: Slot,
+        slot: AdmissionSlot,
         *,
         not_before: float,
         deadline: float,
