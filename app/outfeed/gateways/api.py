@@ -28,10 +28,11 @@ _REFUSALS = {
     503: "The database is busy or full. Retry after the seconds in Retry-After.",
 }
 Message = Annotated[str, Field(description="The text of the event.", examples=["backup done"])]
-Fields = Annotated[
-    dict[str, object], Field(description="The data of the event.", examples=[{"message": "backup done", "files": 310}])
+Content = Annotated[
+    dict[str, object] | list[object] | str | float | bool | None,
+    Field(description="The data of the event.", examples=[{"message": "backup done", "files": 310}]),
 ]
-_BODIES = {"text/plain": Message, JSON: Fields}
+_BODIES = {"text/plain": Message, JSON: Content}
 
 
 class IncomingQuery(BaseModel):
