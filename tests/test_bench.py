@@ -7,14 +7,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from outfeed.feed.frames import WEBSOCKET, message
 from outfeed.history import Item
+from scripts.benchmarks import __main__ as command
 from scripts.benchmarks import calls, event, producers, report
 from scripts.benchmarks.cases import SHORT, Case, Figures, Stage
 from scripts.benchmarks.client import Client
@@ -241,8 +245,8 @@ def test_producers_leave_id_and_time_to_the_server() -> None:
 
 class TestCommand:
     def bench(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scripts.benchmarks", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+        words = [sys.executable, "-m", "scripts.benchmarks", *arguments]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
 
     def base(self, folder: Path, program: str) -> Path:
         """Return a base checkout whose command is *program*."""
@@ -252,12 +256,14 @@ class TestCommand:
         outfeed.chmod(0o755)
         return folder
 
-    def test_a_tiny_run_measures_every_case(self, tmp_path: Path) -> None:
-        sizes = ("--quick", "--clients", "3", "--seconds", "0.3", "--behind", "500")
+    def test_a_tiny_run_measures_every_case(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(command, "SHORT", replace(SHORT, turns=1, posted_events=400, watched_rows=100))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # in memory
+        sizes = ["--quick", "--clients", "3", "--seconds", "0.3", "--behind", "500"]
 
-        done = self.bench(*sizes, "--out", str(tmp_path / "bench.json"))
+        done = CliRunner().invoke(command.main, [*sizes, "--out", str(tmp_path / "bench.json")])
 
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.exit_code == 0, done.output
         samples = json.loads((tmp_path / "bench.json").read_text())["samples"]
         cases = ["idle", "latency", "burst", "commits", "paced", "resume", "write", "incoming", "watch"]
         assert [sample["case"] for sample in samples] == cases

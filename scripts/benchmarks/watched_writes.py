@@ -117,14 +117,14 @@ def in_bulk(source: Path, count: int) -> dict[str, dict[str, float]]:
     return secs
 
 
-def one_by_one(source: Path, synchronous: str) -> dict[str, float]:
+def one_by_one(source: Path, count: int, synchronous: str) -> dict[str, float]:
     """Return the median seconds of a commit of one row, by variant."""
     secs = {}
     for variant in ("unwatched", "watched"):
         with closing(sqlite3.connect(prepare(source, variant), isolation_level=None)) as program:
             program.execute(f"PRAGMA synchronous = {synchronous}")
             taken = []
-            for row in rows(COMMITS):
+            for row in rows(min(count, COMMITS)):
                 began = time.perf_counter()
                 program.execute(INSERT, row)
                 taken.append(time.perf_counter() - began)
@@ -186,7 +186,7 @@ def measure(source: Path, count: int) -> dict[str, float]:
         base = "unwatched" if name == "no-op" else "by hand"
         figures[f"{name.replace('-', '')}_ratio"] = bulk["watched"][name] / bulk[base][name]
     for synchronous in ("FULL", "NORMAL"):
-        commits = one_by_one(source, synchronous)
+        commits = one_by_one(source, count, synchronous)
         figures |= {f"{synchronous} {variant} us": secs * 1e6 for variant, secs in commits.items()}
         figures[f"{synchronous.lower()}_ratio"] = commits["watched"] / commits["unwatched"]
     updates = unmatched(source, count)
