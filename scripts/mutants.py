@@ -353,15 +353,15 @@ MUTANTS = (
     Mutant("edge/comparison.py", "return ours is not None and ours != held.checksum", "return False", UPLINK),
     Mutant(
         "edge/uplink.py",
-        "if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:",
+        "if is_cut or {page.window.epoch, facts.window.epoch} != {place.epoch}:",
         "if is_cut:",
         UPLINK,
         is_simulated=True,
     ),
     Mutant(
         "edge/uplink.py",
-        "if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:",
-        "if {page.window.epoch, facts.epoch} != {place.epoch}:",
+        "if is_cut or {page.window.epoch, facts.window.epoch} != {place.epoch}:",
+        "if {page.window.epoch, facts.window.epoch} != {place.epoch}:",
         UPLINK,
     ),
     Mutant("edge/uplink.py", " and held.position >= window.first_seq - 1", "", UPLINK, is_simulated=True),

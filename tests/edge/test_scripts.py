@@ -125,7 +125,7 @@ def test_a_read_of_more_than_a_chunk_skips_nothing(engine: Engine) -> None:
     assert read_all(engine, after=1200, limit=500).seqs == list(range(1201, 1301))
 
 
-def test_without_memory_the_owner_still_claims_and_trims(engine: Engine, redis_server: RedisServer) -> None:
+def test_without_memory_the_owner_still_claims_erases_and_trims(engine: Engine, redis_server: RedisServer) -> None:
     claim(engine, "me")
     begin(engine)
     append(engine, *range(1, 3001), prev=0, size=300)
@@ -135,6 +135,7 @@ def test_without_memory_the_owner_still_claims_and_trims(engine: Engine, redis_s
         with pytest.raises(EngineFull):
             append(engine, 3001, prev=3000)
         assert claim(engine, "me") == b"mine"
+        assert engine.run(scripts.ERASE, KEYS, ["me", "E", 1]) == [b"ok"], "an erasure of events that it does not hold"
         assert engine.run(scripts.APPEND, KEYS, ["me", "E", 3000, 3000, 1000, 0, 5000, 1]) == [b"ok"]
         assert redis_server.client.xlen(EVENTS) < 1200
         assert redis_server.client.hget(HEAD, "shortages") == "1"

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from outfeed.edge.stream import EngineStream
+from outfeed.edge.stream import EngineStream, StreamWaker
 from outfeed.edge.uplink import Uplink
 from outfeed.errors import ClientGone, ForbiddenConsumer, Overtaken, SourceError, Superseded, UnknownName
 from outfeed.feed import dialogue, frames
@@ -24,20 +24,27 @@ from tests.simulation.sockets import Socket
 HEARTBEAT_SECS = 15.0
 POLL_SECS = 1.0
 CLOSE_SECS = 1.0
-UPLINK_RETRY_SECS = 0.2
 
 
 class Worker:
     """One process.
 
-    Its threads: the scheduler, the commit notifier, the pacer and one for each connection. `forgotten` are the erased
-    events that it has dropped from its memory.
+    Its threads: the scheduler, the pacer, one for each connection, and the commit notifier and the uplink, or the waker
+    of an edge. `forgotten` are the erased events that it has dropped from its memory.
     """
 
-    def __init__(self, actors: Actors, source: Any, make_core: Callable[[Any], Core], is_copy: bool = False) -> None:
+    def __init__(
+        self,
+        actors: Actors,
+        source: Any,
+        make_core: Callable[[Any], Core],
+        make_part: Callable[[Worker], Uplink | StreamWaker],
+        is_copy: bool = False,
+    ) -> None:
         self.actors = actors
         self.source = source
         self.core = make_core(source)
+        self._part = make_part(self)
         self.is_copy = is_copy
         self.is_ready = False
         self.forgotten: set[str] = set()
@@ -51,8 +58,10 @@ class Worker:
             self.actors.sleep(POLL_SECS)
         self.core.relay.poll()
         self.core.pacer.start(self.core.relay.poll)
-        for name, call in (("scheduler", self._schedule), ("notifier", self._watch_commits)):
-            self.actors.start(name, self, call)
+        self.actors.start("scheduler", self, self._schedule)
+        if not self.is_copy:
+            self.actors.start("notifier", self, self._watch_commits)
+        self._part.start()
         self.is_ready = True
 
     def _has_started(self) -> bool:
@@ -67,26 +76,12 @@ class Worker:
             self.core.relay.poll()
             self.actors.sleep(POLL_SECS)
 
-    def run_uplink(self, uplink: Uplink) -> None:
-        """Feed the engine from this process, as its thread does."""
-
-        def run() -> None:
-            uplink.restart()
-            while True:
-                try:
-                    uplink.step()
-                except (SourceError, OSError):
-                    uplink.restart()
-                    self.actors.sleep(UPLINK_RETRY_SECS)
-
-        self.actors.start("uplink", self, run)
-
     def notice(self) -> None:
         """Have the commit notifier see a commit."""
         self._is_noticed = True
 
     def _watch_commits(self) -> None:
-        """Do the work of the commit notifier, or of an edge's waker."""
+        """Do the work of the commit notifier."""
         wanted = self.core.wanted
         while True:
             self.actors.wait(lambda: self._is_noticed)

@@ -17,8 +17,9 @@ import pytest
 
 from outfeed import clock
 from outfeed.config import Settings
-from outfeed.edge import comparison, uplink
+from outfeed.edge import comparison, single, uplink
 from outfeed.edge.rules import fingerprint
+from outfeed.edge.stream import StreamWaker
 from outfeed.edge.uplink import Uplink
 from outfeed.errors import SourceError
 from outfeed.feed import page_cache, relay, socket_writer, subscriber, tail
@@ -31,7 +32,7 @@ from outfeed.store.high_water_mark import Position
 from outfeed.verify.model import Breach, StartAt
 from tests.feed.fake_source import MemoryCheckpoints
 from tests.simulation.actors import Actors, Poller, replace_threads
-from tests.simulation.engine import SimulatedEngine, SimulatedOwnerFile, SimulatedStore
+from tests.simulation.engine import SimulatedEngine, SimulatedLease, SimulatedOwnerFile, SimulatedStore
 from tests.simulation.history import TYPES, Disk, ProcessSource
 from tests.simulation.viewer import REQUESTS, Viewer
 from tests.simulation.workers import HEARTBEAT_SECS, EdgeSource, Worker
@@ -48,6 +49,13 @@ LIMITS = (
 )  # fmt: skip
 # The library's counters cost more than a whole run. They decide nothing.
 METRICS = Metrics()
+
+
+def _report(where: str, error: BaseException) -> None:
+    raise Breach("M1", f"{where} failed: {type(error).__name__}: {error}")
+
+
+METRICS.report_errors_to(_report)
 SETTINGS = Settings(engine_events=1000)
 
 
@@ -68,16 +76,15 @@ class World:
         self.viewers: list[Viewer] = []
         self._is_noticed = False
         self.engine = SimulatedEngine(self.actors)
-        self.engine.on_append = self._notice_append
         self.edges: list[Worker] = []
         self.workers: list[Worker] = []
 
     def start(self) -> None:
         """Start two workers, then an edge."""
-        self.workers = [self._make_worker(index) for index in range(WORKERS)]
+        self.workers = [self._make_worker() for _ in range(WORKERS)]
         self.run(random.Random(0), 1000)
         source = EdgeSource(self.engine, "http://origin", fingerprint(SETTINGS), lambda _: None)  # type: ignore[arg-type]
-        self.edges.append(Worker(self.actors, source, self._make_edge, is_copy=True))
+        self.edges.append(Worker(self.actors, source, self._make_edge, self._make_waker, is_copy=True))
         self.run(random.Random(0), 1000)
 
     def _replace(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,18 +98,23 @@ class World:
         for module in (uplink, comparison):
             monkeypatch.setattr(module, "store", SimulatedStore)
         monkeypatch.setattr(uplink, "OwnerFile", SimulatedOwnerFile)
+        monkeypatch.setattr(single, "lease", SimulatedLease())
         numbers = itertools.count(1)
         monkeypatch.setattr(uplink, "secrets", SimpleNamespace(token_hex=lambda _: str(next(numbers))))
 
-    def _make_worker(self, index: int) -> Worker:
-        """Start a worker. The first one feeds the engine."""
-        worker = Worker(self.actors, ProcessSource(self.disk, self.actors), self._make_core)
-        if index == 0:
-            process = SimpleNamespace(
-                database=self.disk, metrics=METRICS, outbox=worker.source, core=worker.core, settings=SETTINGS
-            )  # fmt: skip
-            worker.run_uplink(Uplink(process, self.engine))  # type: ignore[arg-type]
-        return worker
+    def _make_worker(self) -> Worker:
+        """Start a worker. One of them feeds the engine."""
+        return Worker(self.actors, ProcessSource(self.disk, self.actors), self._make_core, self._make_uplink)
+
+    def _make_uplink(self, worker: Worker) -> Uplink:
+        process = SimpleNamespace(
+            database=self.disk, metrics=METRICS, outbox=worker.source, core=worker.core, settings=SETTINGS
+        )  # fmt: skip
+        return Uplink(process, self.engine)  # type: ignore[arg-type]
+
+    def _make_waker(self, edge: Worker) -> StreamWaker:
+        core = edge.core
+        return StreamWaker(self.engine, core.hub, core.relay.poll_if_wanted, core.wanted, METRICS)  # type: ignore[arg-type]
 
     def _make_edge(self, source: EdgeSource) -> Core:
         stats, trace = FeedStats(METRICS), self._make_trace()
@@ -110,10 +122,6 @@ class World:
         return Core(
             source, checkpoints, lambda *_: None, heartbeat_secs=HEARTBEAT_SECS, workers=1, stats=stats, trace=trace
         )  # type: ignore[arg-type] # fmt: skip
-
-    def _notice_append(self) -> None:
-        for edge in self.edges:
-            edge.notice()
 
     def _make_core(self, source: ProcessSource) -> Core:
         stats, trace = FeedStats(METRICS), self._make_trace()
@@ -327,7 +335,7 @@ class World:
             self.disk.replace()
         self.disk.compare_with_mark()
         for index in range(WORKERS) if b % 2 else [a % WORKERS]:
-            self.workers[index] = self._make_worker(index)
+            self.workers[index] = self._make_worker()
 
     # --- checks -------------------------------------------------------------------------------------------------------
 

@@ -105,9 +105,10 @@ return {'ok'}
 """
 )
 
-# ARGV: owner, epoch, erasures, seqs. Remove these events. Answers 'ok' · 'fenced', owner · 'lost'.
+# ARGV: owner, epoch, erasures, seqs. Remove these events. Flag `allow-oom`: without seqs it writes the head first, and
+# at `maxmemory` an origin that cannot erase would append nothing more. Answers 'ok' · 'fenced', owner · 'lost'.
 ERASE = Script.of(
-    """
+    """#!lua flags=allow-oom
 local head = redis.call('HMGET', KEYS[1], 'owner', 'epoch')
 if head[1] ~= ARGV[1] then return {'fenced', head[1] or ''} end
 if head[2] ~= ARGV[2] or redis.call('EXISTS', KEYS[2]) == 0 then return {'lost'} end
