@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outfeed.errors import Overtaken
-from outfeed.feed import frames
+from outfeed.feed import frames, reader
 from outfeed.feed.client import ClientState
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
@@ -36,6 +36,26 @@ def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_posit
         peer.writer.send_close(frames.close(*subscriber.ending))
         opcode, _ = peer.take_frame()
         assert opcode == 8, "an event of the other history went out"
+
+
+def test_a_replay_of_a_file_that_was_rewound_pauses_until_the_relay_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a replay that has not ended, and an older copy in place of the file
+    rests: list[float] = []
+    monkeypatch.setattr(reader.time, "sleep", rests.append)
+    feed = Feed()
+    feed.write(9)
+    with Client(feed) as client:
+        client.say(action="subscribe", channel="events", after=6, epoch="epoch-1")
+        feed.core.forget()  # so that the tail does not reach back
+        feed.source.items, feed.source.last_seq = feed.source.items[:4], 4
+        # when the client reads
+        client.subscriber.advance()
+        client.subscriber.advance()
+        # then each read is followed by a pause, and the relay ends the replay
+        assert rests == [reader.BEHIND_SECS] * 2
+        feed.relay.poll()
+        with pytest.raises(Overtaken):
+            client.subscriber.advance()
 
 
 def test_an_ack_after_a_restore_is_not_reported_as_the_clients_error() -> None:

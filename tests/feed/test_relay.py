@@ -276,6 +276,43 @@ def test_many_polls_at_once_push_everything_once_and_in_order() -> None:
         assert client.follow(400) == list(range(1, 401))
 
 
+def test_a_client_that_joins_while_a_commit_is_noticed_gets_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a client with a verdict, which is not live yet
+    simulation = Simulation(monkeypatch)
+    viewer = simulation.connect()
+    viewer.subscribe(rate=0)
+    # when a commit is noticed, and the client joins after the relay has found no live client
+    join = once(viewer.step)
+
+    def join_and_read_the_clock() -> float:
+        join()
+        return simulation.time.now
+
+    monkeypatch.setattr(clock, "monotonic", join_and_read_the_clock)
+    simulation.write(1)
+    # then the rest of the notifier ends at once
+    simulation.tick()
+    assert viewer.seqs() == [1]
+
+
+def test_an_event_that_is_erased_while_the_relay_reads_it_is_not_kept_for_later_clients() -> None:
+    source = SteppedSource()
+    feed = Feed(source)
+    feed.write(2)
+
+    def erase() -> None:
+        del source.items[-1]
+        feed.core.forget(1)
+
+    source.add(1)
+    source.after_read = once(erase)
+    feed.relay.poll()
+    with Client(feed) as late:
+        late.subscribe(after=2, epoch="epoch-1")
+        feed.relay.poll()  # which sends the position
+        assert late.follow(3) == []
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -109,7 +109,7 @@ class Relay:
                 rest = min(self._workers * (clock.monotonic() - began), MAX_REST_SECS)
             wanted_from = self.wanted_from()
         # Without a poll, `wanted` ends the rest if a client has joined by now. Asked again, there would be no rest to
-        # end, and the commit would wait for the scheduler: tests/simulation fails.
+        # end, and the commit would wait for the scheduler: tests/feed/test_relay.py fails.
         return max(rest, wanted_from - clock.monotonic())
 
     def wanted_from(self) -> float:
@@ -196,7 +196,7 @@ class Relay:
             return True
         self._publish(page)
         if erasures != self._pages.erasures:
-            hub.forget()  # the page may have events that were erased after the read: tests/simulation
+            hub.forget()  # the page may have events that were erased after the read
         return page.through < window.last_seq
 
     def _begin(self, most: int) -> None:
