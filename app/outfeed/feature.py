@@ -244,6 +244,10 @@ class Feature:
     def revoke_token(self, database: Database, name: str) -> None:
         """Revoke the token that `issue_token` made."""
 
+    def agent_names(self, connection: Connection) -> Mapping[str, str]:
+        """Return the names of the newest agents that the feature knows, by id."""
+        return {}
+
     def keep_days(self, connection: Connection) -> Mapping[str, float]:
         """Return the days that the log keeps events, by exact type.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -179,3 +180,52 @@ class TestStories:
     )
     def test_a_duration_is_short(self, secs, text):
         assert pages.elapsed(secs) == text
+
+
+class TestNamesOfAgentsInTheLog:
+    @pytest.fixture
+    def forges(self, api, coordinator):
+        """Two agents of one name, and one of another."""
+        found = [coordinator.join(name) for name in ("Forge", "Forge", "Quill")]
+        coordinator.leave(found[0].id)
+        return found
+
+    def ids(self, api, query):
+        answer = api.get("/api/events", query_string={"q": query})
+        return [event["agent_id"] for event in answer.json["events"] if event["event_type"] == "agent.joined"]
+
+    def test_a_name_finds_all_its_agents_and_an_id_one(self, api, forges):
+        first, second, quill = (agent.id for agent in forges)
+
+        assert self.ids(api, "agent:Forge") == [second, first]
+        assert self.ids(api, f"agent:{second}") == [second]
+        assert self.ids(api, "-agent:Forge") == [quill]
+        assert self.ids(api, f"agent:Quill agent:{first}") == [quill, first]
+        assert self.ids(api, "agent:forge") == []
+
+    def test_the_export_the_command_and_the_page_know_the_names(self, api, forges, outfeed):
+        exported = api.get("/api/events/export?format=ndjson&q=agent:Quill+type:agent.joined").text
+        assert [json.loads(line)["agent_id"] for line in exported.splitlines()] == [forges[2].id]
+        listed = json.loads(outfeed("events", "--query", "agent:Quill", "--json").stdout)
+        assert {event["agent_id"] for event in listed} == {forges[2].id}
+
+        page = api.get("/swarm/events?q=agent:Forge").text
+        assert "Agent <b>Forge</b> joined" in " ".join(page.split())
+        assert "Quill" not in page
+
+    def test_the_list_of_agents_beside_the_log_and_the_completion_have_names(self, api, forges):
+        page = api.get("/swarm/events").text
+        rows = re.findall(r'title="Only agent (\S+)".*?class="count">(\d+)<', page, re.DOTALL)
+        assert rows == [("Forge", "3"), ("Quill", "1")]
+        assert "/swarm/events?q=agent:Forge" in page
+
+        values = api.get("/api/events/values?field=agent&prefix=Fo").json["values"]
+        assert values == ["Forge"]
+
+    def test_a_reader_of_some_types_gets_no_names(self, api, database, flask_app, forges):
+        secret = account.create_token(database, "some", ["read"], types=["agent.*"])
+        visit = bearer(flask_app, secret)
+
+        assert visit("GET", "/api/events?q=agent:Forge").json["events"] == []
+        assert visit("GET", "/api/events/values?field=agent&prefix=Fo").json["values"] == []
+        assert f"Only agent {forges[2].id}" in visit("GET", "/swarm/events").text

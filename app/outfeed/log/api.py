@@ -19,6 +19,7 @@ from outfeed.http.api.operation import JSON, MAX_FILTER_CHARS, json_answer, oper
 from outfeed.http.api.receipt import WriteReceipt
 from outfeed.http.permission import requires
 from outfeed.http.services import services
+from outfeed.log.agent_names import names_of_agents
 from outfeed.log.shapes import (
     MAX_BATCH_EVENTS,
     LogFilters,
@@ -220,7 +221,8 @@ def list_events(query: LogQuery) -> Response:
         if place is None:
             raise NotFound(f"no event with the id {query.before!r:.220}")
         cursor = place[0]
-    page = log_page.list_page(services().database, query.filter(visible), limit=query.limit, cursor=cursor)
+    database = services().database
+    page = log_page.list_page(database, query.filter(visible, database), limit=query.limit, cursor=cursor)
     answered = [event.as_dict() | _match_of(event, query.words) for _, event in page.events]
     return json_answer({"events": answered, "next": page.older})
 
@@ -245,11 +247,13 @@ def summarise(query: SummaryQuery) -> Response:
 def list_values(query: ValuesQuery) -> Response:
     """Return values of a field that begin with a text, in alphabetical order.
 
-    They are those of events that the principal may see.
+    They are those of events that the principal may see. The names of agents precede their ids.
     """
-    values = completion.complete(
-        services().database, identity.principal().visible, VALUE_FIELDS[query.field], query.prefix
-    )
+    database, visible = services().database, identity.principal().visible
+    values = completion.complete(database, visible, VALUE_FIELDS[query.field], query.prefix)
+    if query.field == "agent":
+        names = sorted({name for name in names_of_agents(database, visible).values() if name.startswith(query.prefix)})
+        values = [*names, *values][: completion.MAX_VALUES]
     return json_answer({"values": values})
 
 

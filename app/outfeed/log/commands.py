@@ -100,9 +100,10 @@ def _filter(event_type: str | None, since: datetime | None, query: str | None, *
     from outfeed.log.filters import narrowed
     from outfeed.log.store.log_filter import LogFilter, split_types
     from outfeed.principal import EVERYTHING
+    from outfeed.store import database as db
 
     first = clock.isoformat(since) if since else None
-    return narrowed(LogFilter(EVERYTHING, split_types(event_type), since=first, **more), query)
+    return narrowed(LogFilter(EVERYTHING, split_types(event_type), since=first, **more), query, db.default())
 
 
 def _follow(wanted: LogFilter, limit: int, is_json: bool) -> None:

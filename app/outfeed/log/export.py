@@ -58,7 +58,7 @@ def export_events(query: ExportQuery) -> Response:
     """
     if refusal := limits.admit_export():
         return refusal
-    filter_ = query.filter(identity.principal().visible)
+    filter_ = query.filter(identity.principal().visible, services().database)
     filter_.expression()  # raises for an invalid text before the file begins
     write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
     response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")

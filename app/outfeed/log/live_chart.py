@@ -158,7 +158,7 @@ def root_ticks_of(peak: int) -> list[int]:
 
 
 def _step(peak: int, most: int) -> int:
-    """Return the first of 1, 2, 5, 10 and so on that is *peak* / *most* or more."""
+    """Return the first of 1, 2, 5, 10 and so on with *peak* in *most* steps."""
     steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
     return next(step for step in steps if step * most >= peak)
 

@@ -14,6 +14,7 @@ from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log import query_language
+from outfeed.log.agent_names import names_for
 from outfeed.log.filters import filter_of
 from outfeed.log.live import rows_of
 from outfeed.log.store import notifications as store
@@ -94,7 +95,8 @@ def news(query: NewsQuery, view_id: int) -> Response:
     view, current = _require(view_id), services()
     epoch = current.outbox.window().epoch
     after = query.after if query.epoch == epoch else None
-    filter_ = filter_of(query_language.parse(view.query), identity.principal().visible)
+    wanted, visible = query_language.parse(view.query), identity.principal().visible
+    filter_ = filter_of(wanted, visible, agents=names_for(wanted, current.database, visible))
     found = store.read_news(current.database, filter_, after)
     return json_answer(
         {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import groupby
@@ -17,6 +18,7 @@ from outfeed.display import OWN, Level, cut, level_of
 from outfeed.http import addresses, identity
 from outfeed.http.services import services
 from outfeed.log import query_language
+from outfeed.log.agent_names import names_of_agents
 from outfeed.log.filters import filter_of, without_invalid_text
 from outfeed.log.histogram import DrawnChart, chart_of
 from outfeed.log.live import Row, rowid, rows_of
@@ -136,13 +138,14 @@ def show() -> ResponseReturnValue:
     if ALIASES.keys() & request.args.keys():  # the page's script uses only the page's names
         renamed = [(ALIASES.get(name, name), value) for name, value in request.args.items(multi=True)]
         return redirect(f"{addresses.of_log()}?{urlencode(renamed)}")
-    asked = read_request()
-    filter_ = filter_of(asked.query, identity.principal().visible)
+    asked, visible = read_request(), identity.principal().visible
+    agents = names_of_agents(services().database, visible)
+    filter_ = filter_of(asked.query, visible, agents=agents)
     found, scan = survey.take(services().database, filter_, _is_failure)
     asked, page = _find_page(asked, filter_, survey.first_page(services().database, found, scan, LOG_ROWS))
     if asked.is_newer and len(page.events) < LOG_ROWS and not page.is_scan_limited:
         return redirect(asked.address())  # the newest page, which is full
-    return _render(asked, filter_, found, page)
+    return _render(asked, filter_, _with_names(found, agents), page)
 
 
 def read_request() -> LogRequest:
@@ -264,6 +267,14 @@ def _place(asked: LogRequest, found: Survey, page: FoundPage) -> str:
     if first is None:
         return f"{len(page.events)} of {total}"
     return f"{first + 1:,}\N{EN DASH}{first + len(page.events):,} of {total}"
+
+
+def _with_names(found: Survey, agents: Mapping[str, str]) -> Survey:
+    """Return *found* with names of agents for ids, the most frequent first."""
+    counts = Counter[str]()
+    for id_, count in found.facets["agent_id"].items():
+        counts[agents.get(id_, id_)] += count
+    return replace(found, facets=found.facets | {"agent_id": dict(counts.most_common())})
 
 
 def _facet(asked: LogRequest, field: str, column: str, title: str, found: Survey) -> Facet:

@@ -15,6 +15,7 @@ from outfeed.log import filters
 from outfeed.log.query_language import MAX_QUERY_CHARS
 from outfeed.log.store.log_filter import LogFilter, split_types
 from outfeed.principal import EventScope
+from outfeed.store.database import Database
 
 MAX_BATCH_EVENTS = 1000
 MAX_TYPES_CHARS = 20_100
@@ -130,16 +131,17 @@ class LogFilters(BaseModel):
         ),
     ] = None
 
-    def filter(self, visible: EventScope) -> LogFilter:
+    def filter(self, visible: EventScope, database: Database) -> LogFilter:
         """Return these conditions, limited to what the principal may see.
 
-        Raises InvalidRequest for a part of `q` that is invalid or given twice.
+        The names of agents in `q` are those of *database*. Raises InvalidRequest for a part of `q` that is invalid or
+        given twice.
         """
         since, until = (clock.isoformat(moment) if moment else None for moment in (self.from_, self.to))
         own = LogFilter(
             visible, split_types(self.event_type), self.source, self.task_id, self.agent_id, since, until, self.text
         )
-        return filters.narrowed(own, self.q)
+        return filters.narrowed(own, self.q, database)
 
     @property
     def words(self) -> str | None:

@@ -36,5 +36,8 @@ class SwarmFeature(Feature):
 
         return SwarmPart(process)
 
+    def agent_names(self, connection: Connection) -> Mapping[str, str]:
+        return store.agent_names(connection)
+
     def erase(self, connection: Connection, event_id: str) -> None:
         store.erase(connection, [event_id])

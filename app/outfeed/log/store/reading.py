@@ -54,9 +54,10 @@ def list_events(
     """
     first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
     own = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
-    filter_ = filters.narrowed(own, query)
+    database = db.default()
+    filter_ = filters.narrowed(own, query, database)
     end = None if limit < 0 else offset + limit
-    return list(itertools.islice(log_page.iterate_events(db.default(), filter_), offset, end))
+    return list(itertools.islice(log_page.iterate_events(database, filter_), offset, end))
 
 
 def list_page(

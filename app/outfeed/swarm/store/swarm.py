@@ -26,6 +26,7 @@ from outfeed.store.outbox import read_window
 SOURCE = "coordinator"
 MAX_SUBJECT_CHARS = 200
 MAX_SEARCHED = 20_000  # newest tasks, or agents, that a search without an index reads
+MAX_NAMED = 5_000  # newest agents whose names a query of the log may have
 MAX_COUNTED = 10_000  # a larger number counts as this plus one: exact counts don't scale
 
 
@@ -441,6 +442,12 @@ def write_transaction(database: Database) -> Iterator[SwarmTransaction]:
     """
     with database.transaction() as connection:
         yield SwarmTransaction(connection)
+
+
+def agent_names(connection: Connection) -> dict[str, str]:
+    """Return the names of the newest MAX_NAMED agents, by id."""
+    query = "SELECT id, name FROM outfeed_agent ORDER BY number DESC LIMIT ?"
+    return dict(connection.execute(query, (MAX_NAMED,)).fetchall())
 
 
 def erase(connection: Connection, event_ids: Iterable[str]) -> int:
