@@ -12,11 +12,13 @@ from outfeed.feed.subscriber import Subscriber
 from outfeed.nesting import MAX_DEPTH, is_deep
 
 
-def answer(subscriber: Subscriber, text: str | bytes) -> None:
+def answer(subscriber: Subscriber, text: str | bytes) -> bool:
     """Handle one message of a client.
 
-    An invalid message is answered with an `error` frame, and the subscription stays as it was.
+    An invalid message is answered with an `error` frame, and the subscription stays as it was. Returns whether the
+    message has acknowledged further events. A client sends such a message once for each event at most.
     """
+    acknowledged = subscriber.acknowledged
     try:
         _handle(subscriber, text)
     except ForbiddenConsumer as error:
@@ -24,6 +26,7 @@ def answer(subscriber: Subscriber, text: str | bytes) -> None:
         subscriber.write(frames.error(error.code, str(error)))
     except InvalidRequest as error:
         subscriber.write(frames.error(error.code, str(error)))
+    return subscriber.acknowledged > acknowledged
 
 
 def _handle(subscriber: Subscriber, text: str | bytes) -> None:

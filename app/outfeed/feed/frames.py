@@ -34,7 +34,8 @@ class CloseCode(NamedTuple):
 
 CLOSE_CODES = {
     POLICY: CloseCode(
-        "The client sent more than 100 messages, pings and fragments in a second, or had no subscription for 60 s.",
+        "The client sent more than 100 messages, pings and fragments in a second, or had no subscription for 60 s. "
+        "An `ack` of further events does not count.",
         "Correct the client before it reconnects.",
     ),
     TOO_LARGE: CloseCode("A message exceeds 64 KiB.", "Correct the client before it reconnects."),

@@ -63,6 +63,7 @@ class Subscriber:
         self.principal = principal
         self.subscription = Subscription(Filter(principal.visible), batch=False, rate=0, encoding=encoding)
         self.epoch = ""
+        self.acknowledged = 0  # the highest seq that the consumer has acknowledged
         self.place = Place()
         self.ending: tuple[int, str] | None = None
         self._core = core
@@ -99,7 +100,7 @@ class Subscriber:
             consumers.release(self)
         rate = self._allowed_rate(request.rate)
         self.subscription = Subscription(wanted, request.batch, rate, self.subscription.encoding)
-        self.epoch, self._page = verdict.epoch, []
+        self.epoch, self._page, self.acknowledged = verdict.epoch, [], after
         self.place = Place(after, after, due_at(rate, due, clock.monotonic()))
         counters = self._core.hub.counters.as_dict()
         given = {"channel": "events", "rate": rate, "principal": self.principal.fingerprint}
@@ -116,6 +117,7 @@ class Subscriber:
         if seq > (self._membership.position if self._membership else self.place.cursor):
             raise InvalidRequest("ack_beyond", f"ack: {seq} has not been sent")
         self._core.consumers.acknowledge(self, self.epoch, seq)
+        self.acknowledged = max(self.acknowledged, seq)
 
     def _allowed_rate(self, rate: float | None) -> float:
         default, most = self._rates

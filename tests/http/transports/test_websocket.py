@@ -30,7 +30,7 @@ from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket
 from outfeed.http.transports.websocket import MAX_MESSAGES_PER_SEC, WebSocketHandler
 from outfeed.store.database import Database
 from tests.feed.fake_source import VIEWER, MemorySource, core_of
-from tests.feed.socket_harness import Peer
+from tests.feed.socket_harness import Feed, Peer
 
 HANDSHAKE = {
     "HTTP_HOST": "localhost",
@@ -63,20 +63,27 @@ class HandlerRunner(Waker):
         self.now = 0.0
         self.secs_a_wait = 0.0
         self.timeouts: list[float | None] = []
+        self.core = core_of(MemorySource())
         self._peer = peer
+        self._chunks: list[bytes] = []
         self.subscriber: Any = None
         self.handler: Any = None
 
-    def receive(self, data: bytes) -> tuple[int, str] | None:
-        """Return how the handler ends after the client has sent *data*."""
-        self.subscriber = Subscriber(core_of(MemorySource()), self.writer, self.wake, frames.WEBSOCKET, (0, 0), VIEWER)
-        self._peer.socket.sendall(data)
+    def receive(self, *chunks: bytes) -> tuple[int, str] | None:
+        """Return how the handler ends after the client has sent *chunks*.
+
+        The client sends each chunk when the handler has read the one before.
+        """
+        self.subscriber = Subscriber(self.core, self.writer, self.wake, frames.WEBSOCKET, (0, 0), VIEWER)
+        self._chunks = list(chunks)
         ending: tuple[int, str] | None = self.handler.run(self.subscriber, self)
         return ending
 
     def wait(self, timeout: float | None) -> bool:
         self.timeouts.append(timeout)
         self.now += self.secs_a_wait
+        if not super().wait(0) and self._chunks:
+            self._peer.socket.sendall(self._chunks.pop(0))
         if has_input := super().wait(0):
             return has_input
         self.subscriber.ask_to_end(*ALL_READ)
@@ -134,6 +141,18 @@ def test_frames_that_arrived_while_the_thread_did_not_read_are_allowed(runner: H
     runner.now += 2
     assert runner.receive(PING * 2 * MAX_MESSAGES_PER_SEC) == ALL_READ
     assert runner.receive(PING) == FLOOD
+
+
+def test_an_acknowledgement_of_each_event_does_not_count(runner: HandlerRunner) -> None:
+    feed = Feed()
+    runner.core = feed.core
+    subscribe = masked(0x81, b'{"action": "subscribe", "channel": "events", "consumer": "bot", "rate": 0}')
+    runner.receive(subscribe)
+    feed.write(3 * MAX_MESSAGES_PER_SEC)
+    acks = [masked(0x81, b'{"action": "ack", "seq": %d}' % seq) for seq in range(1, 3 * MAX_MESSAGES_PER_SEC + 1)]
+    assert runner.receive(subscribe, b"".join(acks)) == ALL_READ
+    assert runner.subscriber.acknowledged == 3 * MAX_MESSAGES_PER_SEC
+    assert runner.receive(subscribe, acks[0] * MAX_MESSAGES_PER_SEC) == FLOOD
 
 
 # --- what ends the connection -----------------------------------------------------------------------------------------

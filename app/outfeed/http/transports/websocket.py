@@ -106,7 +106,8 @@ class WebSocketHandler:
     """Handler that answers a client's messages, one frame at a time.
 
     `_allowed` is the number of frames that the client may have sent by now: at most MAX_MESSAGES_PER_SEC more than it
-    has sent, except for frames that may have arrived while this thread did not read.
+    has sent, except for frames that may have arrived while this thread did not read, and acknowledgements of further
+    events. A consumer that acknowledges each event sends as many of these as there are events.
     """
 
     def __init__(self, ws: Server) -> None:
@@ -134,7 +135,7 @@ class WebSocketHandler:
             except ConnectionClosed as closed:
                 return None if self._frames.is_at_close else (int(closed.reason), closed.message or "")
             if message is not None:
-                dialogue.answer(subscriber, message)
+                self._allowed += dialogue.answer(subscriber, message)
             if subscriber.state is ClientState.REPLAYING:
                 subscriber.advance()
         return subscriber.ending or self._violation
