@@ -23,6 +23,7 @@ OutfeedError
 ├── QueryCancelled          a query exceeded its deadline, or its client left
 ├── BadArchive              an archive is damaged, or can't be imported there
 ├── BadBackup               a file is not a complete backup of a feed
+├── BadTrace                a file is not the trace of a server; names the line
 ├── AlreadyRunning          a job that runs once at a time is running
 ├── TargetForbidden         a webhook's target has no allowed address
 ├── TargetUnresolvable      a webhook's target has no address
@@ -211,6 +212,10 @@ class BadBackup(OutfeedError):
 
     It is also raised if the target of a backup can't be overwritten. Nothing was changed.
     """
+
+
+class BadTrace(OutfeedError):
+    """A file is not the trace of a server."""
 
 
 class AlreadyRunning(OutfeedError):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 
+from outfeed.errors import Unreachable
 from outfeed.verify import server
 from outfeed.verify.model import Breach, Model, StartAt, ToldVerdict
-from outfeed.verify.server import Reader
-from outfeed.verify.transports import Told, TransportClient
+from outfeed.verify.server import Reader, VerifiedServer
+from outfeed.verify.transports import TRANSPORTS, Told, TransportClient
 
 VERDICT = Told("verdict", 0, [], cursor=5, verdict=ToldVerdict("live", "a", 5, 5))
 
@@ -24,6 +27,25 @@ class FinishedConnection:
 
     def receive(self, timeout: float) -> Told | None:
         return self._messages.pop(0) if self._messages else None
+
+
+class GarbledConnection(TransportClient):
+    """A connection whose second message has no known form."""
+
+    transport = "garbled"
+
+    def _open(self) -> None:
+        pass
+
+    def _read(self) -> Iterator[Told]:
+        yield VERDICT
+        yield Told(**json.loads('{"kind": "events"}'))
+
+    def _disconnect(self) -> None:
+        pass
+
+    def _free(self) -> None:
+        pass
 
 
 def reader_of(*messages: Told) -> Reader:
@@ -47,3 +69,16 @@ def test_an_earlier_message_answers_no_request(kind: str, monkeypatch: pytest.Mo
     reader.answer("error", "M1")
     with pytest.raises(Breach, match=f"no {kind} came"):
         reader.answer(kind, "M1")
+
+
+def test_a_message_that_can_not_be_read_ends_the_connection_and_is_shown() -> None:
+    with GarbledConnection("http://127.0.0.1:9", None) as connection, pytest.raises(Breach, match="can't be read"):
+        Reader(connection, Model(StartAt(), lambda *_: [])).until(6)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_server_that_does_not_answer_is_named(transport: type[TransportClient]) -> None:
+    server_at = VerifiedServer("http://127.0.0.1:9", None)
+    with pytest.raises(Unreachable, match=r"^http://127\.0\.0\.1:9 does not answer"), server_at.reader(transport):
+        pass
+    server_at.close()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -107,6 +108,14 @@ def test_a_last_line_that_a_kill_has_cut_is_left_out(traced: Path) -> None:
     with traced.open("ab") as file:
         file.write(b'{"kind":"push","clie')
     assert check_traces([traced]).breach is None
+
+
+@pytest.mark.parametrize("text", ["# Outfeed\n", "[]\n", '{"epoch": 1}\n'])
+def test_a_file_that_is_no_trace_is_named_with_its_line(outfeed: Any, traced: Path, text: str) -> None:
+    with traced.open("a") as file:
+        file.write(text)
+    done = outfeed("verify", "--trace", traced)
+    assert (done.exit_code, f"{traced}:8: not a line of a trace" in done.stderr) == (1, True)
 
 
 def test_simulated_processes_write_traces_that_keep_the_protocol(tmp_path: Path) -> None:

@@ -174,10 +174,13 @@ class VerifiedServer:
                 self.is_copy, self._http = True, self._open(response.json()["origin"])
                 return self.call(method, path, **options)
         except httpx.TransportError as error:
-            raise Unreachable(f"{self.url} does not answer: {error or type(error).__name__}") from None
+            raise self._unreachable(error) from None
         if not response.is_success:
             raise Refused(f"{method} {path} answers {response.status_code}: {response.text:.200}")
         return response.json()
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(f"{self.url} does not answer: {error or type(error).__name__}")
 
     def create_consumer(self) -> StartAt:
         """Create a consumer with the name of this run; return its position."""
@@ -210,6 +213,8 @@ class VerifiedServer:
         """Connect over *transport* and read the events of this run.
 
         *start* is the expected position of a consumer. Otherwise `after` and `epoch` of *wanted* are it.
+
+        Raises Rejected, Unreachable.
         """
         wanted = {"source": self.source} | wanted
 
@@ -218,7 +223,10 @@ class VerifiedServer:
 
         expected = start or StartAt(wanted.get("after"), wanted.get("epoch"))
         model = Model(expected, known, is_copy=self.is_copy)
-        connection = transport(self.url, self._token, **wanted)
+        try:
+            connection = transport(self.url, self._token, **wanted)
+        except (OSError, httpx.TransportError) as error:
+            raise self._unreachable(error) from None
         self._connections.append(connection)
         try:
             yield Reader(connection, model)

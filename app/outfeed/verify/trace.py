@@ -5,6 +5,7 @@ A server with OUTFEED_TRACE_FILE writes the lines. docs/protocol.md describes th
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from outfeed.errors import BadTrace
 from outfeed.principal import is_audit, is_of_type
 from outfeed.verify.model import Breach, Model, StartAt, ToldVerdict
 
@@ -220,7 +222,7 @@ def _start_of_consumer(verdict: ToldVerdict) -> StartAt:
 def check_traces(files: Iterable[Path]) -> TraceResult:
     """Compare the traces of one server's processes with the model.
 
-    A last line that is cut is left out. Raises OSError.
+    A last line that is cut is left out. Raises BadTrace, OSError.
     """
     traces = {file: list(_lines(file)) for file in files}
     history, done = _History(), list[_Process]()
@@ -257,4 +259,12 @@ def _lines(file: Path) -> Iterator[tuple[int, Line]]:
     with file.open("rb") as opened:
         for number, raw in enumerate(opened, 1):
             if raw.endswith(b"\n"):
-                yield number, orjson.loads(raw)
+                yield number, _line(file, number, raw)
+
+
+def _line(file: Path, number: int, raw: bytes) -> Line:
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(raw)
+        if isinstance(found, dict) and "kind" in found:
+            return found
+    raise BadTrace(f"{file}:{number}: not a line of a trace; give files that a server wrote to OUTFEED_TRACE_FILE")

@@ -99,6 +99,9 @@ class TransportClient(ABC):
                 self._found.put(message)
         except (OSError, EOFError, ConnectionClosed, httpx.TransportError) as error:
             self._found.put(_message("closed", fields={"code": None, "reason": str(error)}))
+        except (ValueError, LookupError, TypeError) as error:
+            reason = f"a message of the server can't be read: {error!r}"
+            self._found.put(_message("closed", fields={"code": reason, "reason": reason}))
         finally:
             self._free()
 
