@@ -19,7 +19,7 @@ from outfeed.store.database import Database
 from tests.app_fixtures import Api
 from tests.http.visitors import signed_in
 
-CURRENT, BEFORE = "2026-07-28", "2025-11-25"
+CURRENT, BEFORE, OLDEST = "2026-07-28", "2025-11-25", "2025-06-18"
 META = "io.modelcontextprotocol/"
 READERS = ["search_events", "get_event", "task_story", "agent_story", "summary", "wait_for_events"]
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
@@ -98,21 +98,37 @@ def with_token(api: Api, database: Database, *scopes: str, **more: Any) -> Mcp:
 
 
 class TestRevisions:
-    def test_the_handshake_of_the_revision_before_is_answered_without_a_session(self, mcp: Mcp) -> None:
-        info = {"name": "c", "version": "1"}
-        answer = mcp.post(message("initialize", protocolVersion="2024-11-05", capabilities={}, clientInfo=info))
+    @pytest.mark.parametrize(
+        ("asked", "answered"), [(BEFORE, BEFORE), (OLDEST, OLDEST), ("2024-11-05", BEFORE), (CURRENT, BEFORE)]
+    )
+    def test_a_handshake_is_answered_with_a_revision_that_the_client_has(
+        self, mcp: Mcp, asked: str, answered: str
+    ) -> None:
+        """Codex 0.171.0 and Gemini CLI 0.61.0 ask for 2025-06-18, and Gemini CLI does not accept another one."""
+        info = {"name": "gemini-cli-mcp-client", "version": "0.61.0"}
+        body = message("initialize", protocolVersion=asked, capabilities={"roots": {}}, clientInfo=info)
 
-        assert answer.json["result"]["protocolVersion"] == BEFORE
+        assert mcp.post(body).json["result"]["protocolVersion"] == answered
+
+    @pytest.mark.parametrize("version", [BEFORE, OLDEST])
+    def test_a_revision_with_a_handshake_is_served_without_a_session(self, mcp: Mcp, version: str) -> None:
+        info = {"name": "c", "version": "1"}
+        answer = mcp.post(message("initialize", protocolVersion=version, capabilities={}, clientInfo=info))
+
         assert set(answer.json["result"]["capabilities"]) == {"tools", "resources"}
         assert "Mcp-Session-Id" not in answer.headers
-        done = mcp.post({"jsonrpc": "2.0", "method": "notifications/initialized"}, MCP_Protocol_Version=BEFORE)
+        done = mcp.post({"jsonrpc": "2.0", "method": "notifications/initialized"}, MCP_Protocol_Version=version)
         assert (done.status_code, done.data) == (202, b"")
-        assert mcp.result("ping") == {}
+        assert mcp.result("ping", version) == {}
+        assert mcp.result("tools/list", version)["tools"][0]["name"] == "search_events"
+        found = mcp.result("tools/call", version, name="summary", arguments={})
+        assert found["structuredContent"]["notice"]
+        assert mcp.error("prompts/list", version)[:2] == (200, METHOD_NOT_FOUND)
 
     def test_the_current_revision_discovers_the_server_and_needs_no_handshake(self, mcp: Mcp) -> None:
         found = mcp.result("server/discover", CURRENT)
 
-        assert found["supportedVersions"] == [CURRENT, BEFORE]
+        assert found["supportedVersions"] == [CURRENT, BEFORE, OLDEST]
         assert found["_meta"][f"{META}serverInfo"]["name"] == "outfeed"
         assert (found["resultType"], found["cacheScope"]) == ("complete", "private")
 
@@ -162,7 +178,7 @@ class TestRevisions:
         answer = mcp.post(message("ping"), MCP_Protocol_Version="1900-01-01")
 
         assert refusal(answer)[:2] == (400, UNSUPPORTED_VERSION)
-        assert answer.json["error"]["data"] == {"supported": [CURRENT, BEFORE], "requested": "1900-01-01"}
+        assert answer.json["error"]["data"] == {"supported": [CURRENT, BEFORE, OLDEST], "requested": "1900-01-01"}
 
     def test_a_request_of_the_current_revision_without_its_meta_is_rejected(self, mcp: Mcp) -> None:
         body = {"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {}}
@@ -444,13 +460,13 @@ class TestReading:
     def test_an_unknown_tool_is_an_error_of_the_protocol(self, mcp: Mcp) -> None:
         assert mcp.error("tools/call", name="drop_table", arguments={})[:2] == (200, INVALID_PARAMS)
 
-    def test_resources_have_pages(self, mcp: Mcp) -> None:
+    def test_resources_are_one_page_for_clients_that_read_all_pages(self, mcp: Mcp) -> None:
         for number in range(60):
             log_event("a.b", "s", id=f"a/ü {number}")
         first = mcp.result("resources/list")
-        second = mcp.result("resources/list", cursor=first["nextCursor"])
 
-        assert (len(first["resources"]), len(second["resources"])) == (50, 15)
+        assert (len(first["resources"]), "nextCursor" in first) == (50, False)
+        assert mcp.error("resources/list", cursor="1")[:2] == (200, INVALID_PARAMS)
         assert first["resources"][0]["uri"] == "outfeed://events/a%2F%C3%BC%2059"
         text = mcp.result("resources/read", uri=first["resources"][0]["uri"])["contents"][0]["text"]
         assert json.loads(text)["event"]["id"] == "a/ü 59"

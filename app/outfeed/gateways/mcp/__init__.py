@@ -1,8 +1,8 @@
 """MCP: the log as tools and resources of the Model Context Protocol.
 
 The protocol has two eras, and `POST /mcp` serves both without state. A message of the current revision (2026-07-28)
-names its revision in its `_meta`. Every other message is of the revision before (2025-11-25), whose handshake is
-answered without a session.
+names its revision in its `_meta`. Every other message is of a revision before, whose handshake is answered without a
+session, with the revision that the client names if it is in `headers.HANDSHAKES`.
 
 - `protocol.py` reads a message and checks its shape and headers. No Flask.
 - `endpoint.py` is the HTTP transport, and `stdio.py` the command that forwards stdin and stdout to it.

@@ -12,7 +12,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from outfeed.config.addresses import is_local_url
 from outfeed.errors import RpcError
 from outfeed.gateways.mcp import methods, protocol
-from outfeed.gateways.mcp.headers import BEFORE, VERSION
+from outfeed.gateways.mcp.headers import BEFORE, HANDSHAKES, VERSION
 from outfeed.gateways.mcp.protocol import STATUSES
 from outfeed.http import bodies, origins
 from outfeed.http.api.operation import json_answer
@@ -81,9 +81,10 @@ def _refuse_constant(text: str) -> None:
 def _refusal(error: RpcError, message_id: str | int | None) -> Response:
     """Return the error as the revision of the request has it.
 
-    A client of the revision before reads the error of a valid message only from an answer with the status 200.
+    A client of a revision with a handshake reads the error of a valid message only from an answer with the status 200.
     """
-    is_strict = message_id is None or error.code in OF_TRANSPORT or request.headers.get(VERSION, BEFORE) != BEFORE
+    has_handshake = request.headers.get(VERSION, BEFORE) in HANDSHAKES
+    is_strict = message_id is None or error.code in OF_TRANSPORT or not has_handshake
     told = {"code": error.code, "message": str(error)} | ({} if error.data is None else {"data": error.data})
     status = STATUSES.get(error.code, 200) if is_strict else 200
     return json_answer({"jsonrpc": "2.0", "id": message_id, "error": told}, status)

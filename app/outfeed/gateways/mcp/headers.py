@@ -7,6 +7,9 @@ import binascii
 from typing import Any
 
 CURRENT, BEFORE = "2026-07-28", "2025-11-25"  # revisions of the protocol
+# Revisions with a handshake. A client of an older one closes the connection if the answer names a newer one.
+HANDSHAKES = (BEFORE, "2025-06-18")
+SUPPORTED = (CURRENT, *HANDSHAKES)
 META = "io.modelcontextprotocol/"
 VERSION, METHOD, NAME = "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"
 # The parameter that the header Mcp-Name repeats.

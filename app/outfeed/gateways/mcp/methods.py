@@ -14,7 +14,7 @@ from mcp_types.methods import CACHEABLE_METHODS, CLIENT_REQUESTS
 
 from outfeed.errors import RpcError
 from outfeed.gateways.mcp import events, protocol, resources, tools
-from outfeed.gateways.mcp.headers import BEFORE, CURRENT, META
+from outfeed.gateways.mcp.headers import BEFORE, HANDSHAKES, META, SUPPORTED
 from outfeed.gateways.mcp.protocol import RpcMessage
 from outfeed.http import identity
 
@@ -58,10 +58,11 @@ def _server_info() -> dict[str, str]:
     return {"name": "outfeed", "title": "Outfeed", "version": importlib.metadata.version("outfeed")}
 
 
-def _initialize(_: RpcMessage) -> dict[str, Any]:
-    """Answer the handshake of the revision before, without a session."""
+def _initialize(message: RpcMessage) -> dict[str, Any]:
+    """Answer a handshake, without a session."""
+    wanted = message.params["protocolVersion"]
     return {
-        "protocolVersion": BEFORE,
+        "protocolVersion": wanted if wanted in HANDSHAKES else BEFORE,
         "capabilities": CAPABILITIES,
         "serverInfo": _server_info(),
         "instructions": INSTRUCTIONS,
@@ -70,7 +71,7 @@ def _initialize(_: RpcMessage) -> dict[str, Any]:
 
 def _discover(_: RpcMessage) -> dict[str, Any]:
     return {
-        "supportedVersions": [CURRENT, BEFORE],
+        "supportedVersions": [*SUPPORTED],
         "capabilities": {**CAPABILITIES, **events.CAPABILITIES},
         "instructions": INSTRUCTIONS,
     }

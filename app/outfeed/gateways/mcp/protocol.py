@@ -19,9 +19,9 @@ from werkzeug.datastructures import Headers
 
 from outfeed.errors import RpcError
 from outfeed.gateways.mcp import headers as http_headers
-from outfeed.gateways.mcp.headers import BEFORE, CURRENT
+from outfeed.gateways.mcp.headers import BEFORE, CURRENT, SUPPORTED
 
-# The revision before has no statuses of errors: its clients read a body only from 200.
+# Revisions with a handshake have no statuses of errors: their clients read a body only from 200.
 STATUSES = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
@@ -99,11 +99,11 @@ def _version(params: dict[str, Any], headers: Headers) -> str:
             f"{http_headers.VERSION}: the header is {_shown(header)}, and the message has {_shown(named)}",
         )
     version = header or BEFORE
-    if version not in (CURRENT, BEFORE):
-        data = {"supported": [CURRENT, BEFORE], "requested": version}
+    if version not in SUPPORTED:
+        data = {"supported": [*SUPPORTED], "requested": version}
         raise RpcError(
             UNSUPPORTED_PROTOCOL_VERSION,
-            f"the protocol revision {_shown(version)} is not supported; this server has {CURRENT} and {BEFORE}",
+            f"the protocol revision {_shown(version)} is not supported; this server has {', '.join(SUPPORTED)}",
             data,
         )
     return version

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 from mcp_types.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS
 
-from outfeed.errors import InvalidRequest, RpcError
+from outfeed.errors import RpcError
 from outfeed.gateways.mcp import operations, tools
 from outfeed.gateways.mcp.protocol import RpcMessage
 from outfeed.http import identity
@@ -16,22 +16,22 @@ from outfeed.principal import READ
 
 PREFIX = "outfeed://events/"
 TEMPLATE = PREFIX + "{id}"
-LISTED = 50  # resources of a page
+LISTED = 50
 NOT_FOUND_BEFORE = -32002  # the code of the revision before
 _MIME_TYPE = "application/json"
 
 
 def list_events(message: RpcMessage) -> dict[str, Any]:
-    """Return a page of the newest events as resources."""
+    """Return the newest events as resources.
+
+    The list has one page, because some clients read all pages of a list when they connect. Raises RpcError.
+    """
+    if "cursor" in message.params:
+        raise RpcError(INVALID_PARAMS, "cursor: this list has one page; search_events has the other events")
     if not identity.principal().may(READ):
         return {"resources": []}
-    cursor = message.params.get("cursor")
-    try:
-        found = operations.ask(tools.LIST, {"limit": LISTED, "cursor": cursor} if cursor else {"limit": LISTED})
-    except InvalidRequest as error:
-        raise RpcError(INVALID_PARAMS, str(error)) from None
-    page = {"resources": [_resource(event) for event in found.body["events"]]}
-    return page | ({} if found.body["next"] is None else {"nextCursor": str(found.body["next"])})
+    found = operations.ask(tools.LIST, {"limit": LISTED})
+    return {"resources": [_resource(event) for event in found.body["events"]]}
 
 
 def _resource(event: dict[str, Any]) -> dict[str, Any]:
