@@ -65,7 +65,7 @@ NOT_RUN = {
     "mcp": [
         "claude mcp add --transport http outfeed http://127.0.0.1:8000/mcp \\",
         "export OUTFEED_TOKEN",
-        'gemini mcp add --transport http --header "Authorization: Bearer $OUTFEED_TOKEN" \\',
+        'gemini mcp add --scope user --transport http --header "Authorization: Bearer $OUTFEED_TOKEN" \\',
         "claude mcp add outfeed --env OUTFEED_URL=https://feed.example \\",
     ],
     "upgrade": ["systemctl stop outfeed"],
