@@ -23,6 +23,7 @@ import pytest
 
 from outfeed import manual
 from outfeed.store import adoption
+from tests import commands
 from tests.server import ROOT, Server
 
 PAGES = {"README": ROOT / "README.md", **{topic: manual.FOLDER / f"{topic}.md" for topic in manual.topics()}}
@@ -138,8 +139,15 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def outfeed_program() -> Iterator[Path]:
+    """The folder of a program `outfeed`, without the time of its imports."""
+    with commands.forked_outfeed() as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_the_examples_of_a_page_run(page, standing: Server, tmp_path):
+def test_the_examples_of_a_page_run(page, standing: Server, outfeed_program: Path, tmp_path):
     if not any(block.mode != "no-run" and block.language in ("sh", "python", "sql") for block in blocks_of(page)):
         return
     with contextlib.closing(sqlite3.connect(standing.database, timeout=10)) as raw, raw:
@@ -155,7 +163,7 @@ def test_the_examples_of_a_page_run(page, standing: Server, tmp_path):
         "OUTFEED_DATABASE": "instance/outfeed.db",
         "OUTFEED_URL": standing.url,
         "OUTFEED_TOKEN": standing.token,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(outfeed_program), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONUNBUFFERED": "1",
     }
     (tmp_path / "examples").write_text(f"{script}\necho {ENDED}\n", "utf-8")
