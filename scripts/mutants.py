@@ -246,13 +246,13 @@ MUTANTS = (
     Mutant("feed/cohort.py", "        self.prev = batch.last\n", "", COHORTS, is_simulated=True),
     Mutant(
         "feed/relay.py",
-        "            self._record(page.window.epoch, page.items[-1])\n",
+        "            self._record(page.window.epoch, page.through, page.items)\n",
         "            pass\n",
         RELAY,
         is_simulated=True,
     ),
     Mutant("feed/relay.py", "if window.epoch != hub.epoch:", "if False:", RELAY, is_simulated=True),
-    Mutant("feed/relay.py", "(newest.window.epoch, newest.items[0]) if newest.items else None", "None", RELAY),
+    Mutant("feed/relay.py", "(window.epoch, window.last_seq, items) if window.last_seq else None", "None", RELAY),
     Mutant("feed/relay.py", "return page.through < window.last_seq", "return False", RELAY, is_simulated=True),
     Mutant(
         "feed/relay.py",

@@ -24,6 +24,11 @@ def test_the_table_names_tests_that_exist() -> None:
     assert not [test for mutant in MUTANTS for test in mutant.tests if not (ROOT / test).exists()]
 
 
+def test_each_mutant_names_a_text_that_its_file_holds_once() -> None:
+    files = {mutant.file: (ROOT / "app" / "outfeed" / mutant.file).read_text() for mutant in MUTANTS}
+    assert not [mutant for mutant in MUTANTS if files[mutant.file].count(mutant.old) != 1]
+
+
 def test_the_table_names_twenty_mutants_that_the_simulator_finds_alone() -> None:
     assert sum(mutant.is_simulated for mutant in MUTANTS) >= 20
 
