@@ -272,6 +272,7 @@ class TestPosting:
         (older,) = re.findall(r'href="([^"]+)">Older deliveries', page)
         assert page.count(">Send again<") == 50
         assert operator("GET", html.unescape(older)).text.count(">Send again<") == 11
+        assert operator("GET", f"/admin/webhooks/ops?before={10**30}").text.count(">Send again<") == 50
 
 
 def test_the_index_says_how_many_are_stuck(operator: Visit, database: Database) -> None:

@@ -16,12 +16,12 @@ from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.http.status import address
 from outfeed.principal import ADMIN
-from outfeed.text import sentence
+from outfeed.text import check_short_name, sentence
 from outfeed.webhooks import store
 from outfeed.webhooks.blocked import describe_events
 from outfeed.webhooks.delivery_log import store as delivery_log
 from outfeed.webhooks.message import check_secret, new_secret
-from outfeed.webhooks.operations import MAX_BATCH, Posted, Webhooks, check_name, parsed_types
+from outfeed.webhooks.operations import MAX_BATCH, Posted, Webhooks, parsed_types
 from outfeed.webhooks.store import OnRejection, Webhook, WebhookState
 from outfeed.webhooks.target import check_url
 
@@ -48,7 +48,7 @@ def add() -> ResponseReturnValue:
     form = _form()
     with form.catch(name=NameTaken, url=TargetForbidden):
         given = forms.read(
-            name=check_name, url=_url, types=parsed_types, batch=forms.optional(_batch), on_rejection=OnRejection,
+            name=check_short_name, url=_url, types=parsed_types, batch=forms.optional(_batch), on_rejection=OnRejection,
             secret=forms.optional(check_secret),
         )  # fmt: skip
         warning = _warning_of(given["url"])
@@ -251,7 +251,7 @@ def _refused(found: Webhook, form: Form) -> ResponseReturnValue:
 
 
 def _one(found: Webhook, form: Form | None = None, problem: str = "") -> str:
-    database, before = services().database, request.args.get("before", type=int)
+    database, before = services().database, request.args.get("before", type=_number)
     posts = delivery_log.read_page(database, found.name, POSTS + 1, before)
     blocking = _webhooks().blocking(found)
     return render_template(
