@@ -1,4 +1,4 @@
-"""Text of users and programs: escaping, lists, and suggestions for typos.
+"""Text of users and programs: names, escaping, lists, and hints for typos.
 
 No I/O.
 """
@@ -6,7 +6,21 @@ No I/O.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# With a prefix such as `webhook:`, it is a valid name of a consumer.
+_SHORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
+
+
+def check_short_name(name: str) -> str:
+    """Return *name* if it is a short name, as one in URLs and commands.
+
+    Raises ValueError.
+    """
+    if not _SHORT_NAME.fullmatch(name):
+        raise ValueError("a name has up to 55 letters, digits, dots, dashes and underscores")
+    return name
 
 
 def escaped(text: str) -> str:

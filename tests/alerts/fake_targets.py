@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from outfeed.alerts.targets import AlertTarget, Notice, Outcome
 
@@ -15,14 +15,11 @@ class FakeTargets:
         self.names = set(names)
         self.sent: list[tuple[str, Notice]] = []
         self.answer: Callable[[str, Notice], Outcome] = lambda _, __: Outcome(is_delivered=True)
-        self.is_cancelled = self.is_closed = False
+        self.is_cancelled = False
         self._lock = threading.Lock()
 
     def find(self, name: str) -> AlertTarget | None:
         return AlertTarget(name, "fake", {}) if name in self.names else None
-
-    def unknown(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if name not in self.names]
 
     def send(self, target: AlertTarget, notice: Notice) -> Outcome:
         with self._lock:
@@ -31,6 +28,3 @@ class FakeTargets:
 
     def cancel(self) -> None:
         self.is_cancelled = True
-
-    def close(self) -> None:
-        self.is_closed = True

@@ -72,7 +72,7 @@ class TestApi:
             ({"condition": "absence"}, "window: must be 10 to"),
             ({"window_secs": 60}, "window: this condition has none"),
             ({"targets": ["nowhere"]}, "targets: there is no target 'nowhere'"),
-            ({"name": "a b"}, "name: has up to 55 letters"),
+            ({"name": "a b"}, "name: a name has up to 55 letters"),
         ],
     )
     def test_an_invalid_alert_is_refused_with_the_field(

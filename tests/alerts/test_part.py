@@ -59,7 +59,7 @@ def test_an_event_becomes_an_alert_and_a_notice(process: Services) -> None:
         wait_until(lambda: len(targets.sent) == 2, "the new rule was seen")
         wait_until(lambda: not notices.waiting_targets(process.database), "both were recorded")
     assert kinds(process) == [("raised", "errors"), ("raised", "more")]
-    assert targets.is_closed
+    assert targets.is_cancelled
     assert evaluation.lag(process.database) in (0, 1)  # all but the event of the last alert
 
 

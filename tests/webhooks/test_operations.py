@@ -15,11 +15,12 @@ from outfeed.errors import NotBlocked, Overtaken, TargetForbidden, UnknownName
 from outfeed.history import Item
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
+from outfeed.text import check_short_name
 from outfeed.webhooks import store as webhook
 from outfeed.webhooks.delivery_log import store as delivery_log
 from outfeed.webhooks.delivery_log.store import DeliveryLog
 from outfeed.webhooks.message import Message
-from outfeed.webhooks.operations import Webhooks, check_name, parsed_types
+from outfeed.webhooks.operations import Webhooks, parsed_types
 from outfeed.webhooks.target import Answer
 from tests.receiver import SECRET, Receiver
 
@@ -173,11 +174,11 @@ class TestChecks:
             hooks.skip("ops", "ann")
 
     def test_names_and_types_are_checked(self) -> None:
-        assert check_name("a.b-c_9") == "a.b-c_9"
+        assert check_short_name("a.b-c_9") == "a.b-c_9"
         assert parsed_types(" task.*,, x.y ") == ("task.*", "x.y")
         for name in ("", "a b", "webhook:x", "n" * 56):
             with pytest.raises(ValueError, match="up to 55"):
-                check_name(name)
+                check_short_name(name)
 
 
 class TestPages:

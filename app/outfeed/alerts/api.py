@@ -16,7 +16,7 @@ from outfeed.alerts import rule as limits
 from outfeed.alerts import trial
 from outfeed.alerts.rule import AlertRule, Condition
 from outfeed.alerts.store import notices, rules
-from outfeed.alerts.targets import StoredTargets
+from outfeed.alerts.targets import store as targets
 from outfeed.errors import NameTaken
 from outfeed.http import bodies
 from outfeed.http.admin import actor
@@ -236,8 +236,6 @@ def trial_answer(found: trial.Trial) -> dict[str, Any]:
 
 def require_targets(rule: AlertRule) -> None:
     """Raise InvalidRequest if a target of the rule does not exist."""
-    targets = StoredTargets(services().database, services().settings)
-    unknown = targets.unknown(rule.targets)
-    targets.close()
+    unknown = targets.unknown(services().database, rule.targets)
     if unknown:
         raise limits.invalid("targets", f"there is no target {unknown[0]!r:.80}")

@@ -13,10 +13,9 @@ from outfeed.alerts import trial
 from outfeed.alerts.rule import AlertRule, Condition, seconds, span, split_names
 from outfeed.alerts.store import notices, rules
 from outfeed.alerts.store.rules import Alert
-from outfeed.alerts.targets import StoredTargets
+from outfeed.alerts.targets import store as targets
 from outfeed.cli import BY, show
 from outfeed.cli.values import checked
-from outfeed.config import settings
 from outfeed.store import database as db
 
 MAX_NOTICES = 20
@@ -61,9 +60,7 @@ def _condition(more_than: int | None, window: int | None, nothing_for: int | Non
 
 
 def _check_targets(rule: AlertRule) -> None:
-    targets = StoredTargets(db.default(), settings())
-    unknown = targets.unknown(rule.targets)
-    targets.close()
+    unknown = targets.unknown(db.default(), rule.targets)
     if unknown:
         raise click.BadParameter(f"there is no target {unknown[0]!r:.80}; see `outfeed target list`", param_hint="--to")
 

@@ -90,20 +90,18 @@ class AlertsFeature(Feature):
             "outfeed serve",
         )
         return {
-            "alert targets": [*failing, *self._missing_targets(database, settings)],
+            "alert targets": [*failing, *self._missing_targets(database)],
             "alert evaluation": [behind] if secs > evaluation.MAX_SECS_BEHIND else [],
         }
 
-    def _missing_targets(self, database: Database, settings: Settings) -> Iterable[Finding]:
+    def _missing_targets(self, database: Database) -> Iterable[Finding]:
         from outfeed.alerts.store import rules
-        from outfeed.alerts.targets import StoredTargets
+        from outfeed.alerts.targets import store
 
-        targets = StoredTargets(database, settings)
         for each in rules.list_alerts(database):
-            for name in targets.unknown(each.rule.targets):
+            for name in store.unknown(database, each.rule.targets):
                 problem = f"the alert {each.name} has no target {name}", "its notices are not sent"
                 yield Finding(PROBLEM, *problem, f"outfeed alert edit {each.name} --to NAMES")
-        targets.close()
 
     def status(self, process: Process) -> Mapping[str, Any]:
         from outfeed.alerts.store import evaluation, notices, rules

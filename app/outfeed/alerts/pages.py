@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from outfeed.alerts import trial
 from outfeed.alerts.api import require_targets
-from outfeed.alerts.rule import AlertRule, Condition, check_name, checked_query, seconds, short_span, split_names
+from outfeed.alerts.rule import AlertRule, Condition, checked_query, seconds, short_span, split_names
 from outfeed.alerts.store import notices, rules
 from outfeed.errors import InvalidForm, InvalidRequest, NameTaken
 from outfeed.http import forms
@@ -19,7 +19,7 @@ from outfeed.http.forms import Form
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import ADMIN
-from outfeed.text import sentence
+from outfeed.text import check_short_name, sentence
 
 PAGE = "alert_pages.show"
 MAX_NOTICES = 50
@@ -47,7 +47,7 @@ def add() -> ResponseReturnValue:
     with form.catch(name=NameTaken, query=InvalidRequest):
         if "try" in request.form:
             return _page(form, found=trial.run(services().database, _given("trial")))
-        rule = _given(forms.read(name=check_name)["name"])
+        rule = _given(forms.read(name=check_short_name)["name"])
         rules.add(services().database, rule, actor())
         return done(f"The alert {rule.name} is active: {rule.when}.", PAGE)
     return _page(form), 422

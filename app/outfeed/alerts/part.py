@@ -75,7 +75,6 @@ class AlertsPart(Part):
                 self._evaluate(sender)
         finally:
             sender.close()
-            targets.close()
 
     def _evaluate(self, sender: NoticeSender) -> None:
         """Evaluate with the present rules, until one of them changes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +11,7 @@ from outfeed.log import filters, query_language
 from outfeed.log.query_language import seconds_of
 from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import EVERYTHING
+from outfeed.text import check_short_name
 
 MAX_RULES = 200
 MAX_TARGETS = 20
@@ -21,7 +21,6 @@ MIN_PAUSE_SECS, MAX_PAUSE_SECS = 10, 31 * 86_400
 DEFAULT_PAUSE_SECS = 300
 # Types of the events about alerts. No rule matches them, so that no alert raises an alert.
 PREFIX = "alert."
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -58,7 +57,7 @@ class AlertRule:
 
         Raises InvalidRequest, which names the field.
         """
-        check_name(self.name)
+        _check_name(self.name)
         query = checked_query(self.query)
         is_count, is_any = self.condition is Condition.COUNT, self.condition is Condition.ANY
         _check_number("threshold", self.threshold, *((1, MAX_THRESHOLD) if is_count else (0, 0)), "")
@@ -129,11 +128,11 @@ def joined_names(names: Iterable[str]) -> str:
     return ",".join(names)
 
 
-def check_name(name: str) -> str:
-    """Return the name of a rule. Raises InvalidRequest."""
-    if not NAME.fullmatch(name):
-        raise invalid("name", f"has up to 55 letters, digits, dots, dashes and underscores, got {name!r:.80}")
-    return name
+def _check_name(name: str) -> None:
+    try:
+        check_short_name(name)
+    except ValueError as error:
+        raise invalid("name", f"{error} (got {name!r:.80})") from None
 
 
 def checked_query(text: str) -> str:

@@ -14,12 +14,12 @@ from outfeed.config import settings
 from outfeed.errors import OutfeedError
 from outfeed.history import Item
 from outfeed.store import database as db
-from outfeed.text import escaped
+from outfeed.text import check_short_name, escaped
 from outfeed.webhooks import store
 from outfeed.webhooks.blocked import describe_events
 from outfeed.webhooks.delivery_log import store as delivery_log
 from outfeed.webhooks.message import check_secret, new_secret
-from outfeed.webhooks.operations import MAX_BATCH, Posted, Webhooks, check_name, parsed_types
+from outfeed.webhooks.operations import MAX_BATCH, Posted, Webhooks, parsed_types
 from outfeed.webhooks.target import check_url
 
 MAX_SHOWN_CHARS = 200  # of an answer's body, in a table
@@ -61,7 +61,7 @@ def webhook() -> None:
 
 
 @webhook.command()
-@click.argument("name", callback=checked(check_name))
+@click.argument("name", callback=checked(check_short_name))
 @click.argument("url", callback=checked(_url))
 @click.option(
     "--types",

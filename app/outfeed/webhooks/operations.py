@@ -5,7 +5,6 @@ Each writes an audit event with the principal *by* that requested it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +26,6 @@ from outfeed.webhooks.message import Message
 from outfeed.webhooks.target import PORTS, Answer, Target, check_url
 
 MAX_BATCH = 1000
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 
 
 class Posted(NamedTuple):
@@ -135,13 +133,6 @@ class Webhooks:
         finally:
             target.close()
         return Posted(answer, round((clock.monotonic() - began) * 1000))
-
-
-def check_name(value: str) -> str:
-    """Return *value* if a webhook may have that name. Raises ValueError."""
-    if not _NAME.fullmatch(value):
-        raise ValueError("a name has up to 55 letters, digits, dots, dashes and underscores")
-    return value
 
 
 def parsed_types(value: str) -> tuple[str, ...]:

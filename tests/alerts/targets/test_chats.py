@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -97,10 +97,8 @@ CHECKS = {"slack": slack_problems, "discord": discord_problems, "teams": teams_p
 
 
 @pytest.fixture
-def stored(database: Any) -> Iterator[StoredTargets]:
-    made = StoredTargets(database, Settings(webhook_allow="127.0.0.1"))
-    yield made
-    made.close()
+def stored(database: Any) -> StoredTargets:
+    return StoredTargets(database, Settings(webhook_allow="127.0.0.1"))
 
 
 def target_of(kind: str, url: str, **more: str) -> AlertTarget:

@@ -33,7 +33,7 @@ GIVEN = {
 
 @pytest.fixture
 def app(database: Database) -> Flask:
-    app = create_app(Settings(database=database.path, webhook_allow="127.0.0.1"))
+    app = create_app(Settings(database=database.path, webhook_allow="127.0.0.1,127.0.0.3"))
     show_tokens_and_names(app)
     return app
 
@@ -100,6 +100,25 @@ def test_a_wrong_field_is_shown_beside_its_reason_and_without_the_secret(
     assert problem in html.unescape(re.findall(rf'id="error-{field}">(.*?)</p>', page.text)[0])
     assert "SECRET" not in page.text
     assert [row.target.name for row in store.list_targets(database)] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "credential", "moved"),
+    [
+        ("email", "password", {"server": "127.0.0.3:25"}),
+        ("ntfy", "token", {"url": "http://127.0.0.3:9/topic"}),
+    ],
+)
+def test_another_server_gets_no_stored_credential(
+    operator: Visit, database: Database, kind: str, credential: str, moved: dict[str, str]
+) -> None:
+    operator("POST", f"{PAGE}/add", data={"kind": kind, "name": "ops", **GIVEN[kind]})
+    before, change = store.find(database, "ops").settings, {"name": "ops", **public(kind), **moved}
+    refused = operator("POST", f"{PAGE}/edit", data={**change, credential: ""})
+    assert (refused.status_code, "Must be given again" in text_of(refused)) == (422, True)
+    assert store.find(database, "ops").settings == before
+    assert operator("POST", f"{PAGE}/edit", data={**change, credential: "another"}).status_code == 303
+    assert store.find(database, "ops").settings[credential] == "another"
 
 
 def test_a_test_shows_the_answer_of_the_target(operator: Visit) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from outfeed import clock
+from outfeed.alerts.rule import PREFIX
 from outfeed.log.store.log_filter import LogFilter
 from outfeed.store import rows
 from outfeed.store.database import Connection, Database
@@ -36,7 +37,7 @@ def find(database: Database, filter_: LogFilter, begin: float) -> PastMatches:
 
     Stops after MAX_SECS and at MAX_MATCHES. Raises DatabaseError.
     """
-    clause, values = rows.bound({**filter_.where(), "substr(event_type, 1, 6) <> ?": ("alert.",)})
+    clause, values = rows.bound({**filter_.where(), f"substr(event_type, 1, {len(PREFIX)}) <> ?": (PREFIX,)})
     sql = f"SELECT json_group_array({_SECS}) {_FROM} {clause.replace('WHERE', 'AND', 1)}"
     deadline, times, limit = clock.monotonic() + MAX_SECS, list[float](), None
     with database.connection() as connection:

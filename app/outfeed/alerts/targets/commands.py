@@ -15,6 +15,7 @@ from outfeed.cli.values import checked
 from outfeed.config import settings
 from outfeed.errors import OutfeedError
 from outfeed.store import database as db
+from outfeed.text import check_short_name
 
 MAX_FILE_CHARS = 20_000
 
@@ -58,7 +59,7 @@ def target() -> None:
 
 
 @target.command()
-@click.argument("name", callback=checked(managing.check_name))
+@click.argument("name", callback=checked(check_short_name))
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @_settings_options
 def add(name: str, kind: str, given: dict[str, str], in_file: dict[str, str] | None) -> None:

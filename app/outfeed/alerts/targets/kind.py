@@ -32,7 +32,8 @@ Values = Mapping[str, str]
 class Setting(NamedTuple):
     """A setting of a kind of target.
 
-    *help* follows `--NAME` in the command and stands below the field of the page.
+    *help* follows `--NAME` in the command and stands below the field of the page. A value that *is_sent* is a secret
+    that the target's server gets.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Setting(NamedTuple):
     help: str
     is_secret: bool = False
     is_required: bool = False
+    is_sent: bool = False
 
 
 class Outbound:

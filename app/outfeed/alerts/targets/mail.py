@@ -45,7 +45,7 @@ class MailKind(Kind):
         Setting("server", "Server", "HOST or HOST:PORT of the SMTP server.", is_required=True),
         Setting("security", "Security", "starttls (port 587, the default), tls (port 465) or none (port 25)."),
         Setting("user", "User", "Name to sign in with."),
-        Setting("password", "Password", "Password to sign in with.", is_secret=True),
+        Setting("password", "Password", "Password to sign in with.", is_secret=True, is_sent=True),
     )
 
     def checked(self, given: Values) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -21,8 +20,6 @@ from outfeed.store.database import Database
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.message import new_secret
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
-
 
 class Change(NamedTuple):
     """The result of `add` and `edit`.
@@ -32,13 +29,6 @@ class Change(NamedTuple):
 
     secret: str | None
     warning: str | None
-
-
-def check_name(name: str) -> str:
-    """Return *name* if a target can have it. Raises ValueError."""
-    if not _NAME.fullmatch(name):
-        raise ValueError("a name has up to 55 letters, digits, dots, dashes and underscores")
-    return name
 
 
 def add(
@@ -58,11 +48,13 @@ def add(
 def edit(database: Database, settings: Settings, name: str, given: Mapping[str, str], by: str | None) -> Change:
     """Change some settings. An empty value removes an optional one.
 
+    A password or token must be given again if the server is another one, so that no other server gets a stored one.
     Raises InvalidTarget, UnknownName, TargetForbidden.
     """
     found = store.find(database, name)
     kind = KINDS[found.kind]
     made = _checked(kind, {**found.settings, **given})
+    _require_new_credentials(kind, found.settings, made, given)
     warning = _check_address(kind, made, settings)
     store.change(database, name, made, by)
     return Change(None, warning)
@@ -123,6 +115,16 @@ def _checked(kind: Kind, given: Mapping[str, str]) -> dict[str, str]:
         if each.is_required and not cleaned.get(each.name):
             raise InvalidTarget(each.name, f"must be given. {each.help}")
     return kind.checked(cleaned)
+
+
+def _require_new_credentials(
+    kind: Kind, before: Mapping[str, str], made: Mapping[str, str], given: Mapping[str, str]
+) -> None:
+    if kind.endpoint(before) == kind.endpoint(made):
+        return
+    for each in kind.settings:
+        if each.is_sent and made.get(each.name) and not given.get(each.name):
+            raise InvalidTarget(each.name, "must be given again, because the server is another one")
 
 
 def _check_address(kind: Kind, made: Mapping[str, str], settings: Settings) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -73,10 +73,6 @@ class Targets(Protocol):
         """Return the target, or None if there is none. Raises DatabaseError."""
         ...
 
-    def unknown(self, names: Iterable[str]) -> list[str]:
-        """Return those of *names* that no target has. Raises DatabaseError."""
-        ...
-
     def send(self, target: AlertTarget, notice: Notice) -> Outcome:
         """Send the notice, in 30 seconds at most.
 
@@ -85,9 +81,5 @@ class Targets(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Make every send in progress end soon."""
-        ...
-
-    def close(self) -> None:
-        """Close all connections."""
+        """Make every send in progress end soon, and reject every later one."""
         ...

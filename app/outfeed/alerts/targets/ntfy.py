@@ -32,7 +32,7 @@ class NtfyKind(HttpKind):
     label: ClassVar = "ntfy"
     settings: ClassVar = (
         Setting("url", "Topic URL", "Address of the topic.", is_secret=True, is_required=True),
-        Setting("token", "Access token", "Access token, if the server needs one.", is_secret=True),
+        Setting("token", "Access token", "Access token, if the server needs one.", is_secret=True, is_sent=True),
     )
 
     def checked(self, given: Values) -> dict[str, str]:

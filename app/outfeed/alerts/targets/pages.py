@@ -17,13 +17,13 @@ from outfeed.alerts.targets import managing, store
 from outfeed.alerts.targets.kind import Kind
 from outfeed.alerts.targets.kinds import KINDS
 from outfeed.errors import InvalidTarget, NameTaken, TargetForbidden, UnknownName
-from outfeed.http import forms
+from outfeed.http import forms, limits
 from outfeed.http.admin import Secret, actor, done, secret_page, unconfirmed
 from outfeed.http.forms import Form
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import ADMIN
-from outfeed.text import sentence
+from outfeed.text import check_short_name, sentence
 
 PAGE = "target_pages.show"
 OFFERED = {kind.name: kind for kind in KINDS.values() if kind.is_for_pages}
@@ -62,7 +62,7 @@ def add() -> ResponseReturnValue:
     """Add a target. A new secret of a webhook is shown once."""
     kind, form, current = _new_kind(), Form(), services()
     with form.catch(name=NameTaken, **_address_error(kind)):
-        name = forms.read(name=managing.check_name)["name"]
+        name = forms.read(name=check_short_name)["name"]
         try:
             made = managing.add(current.database, current.settings, name, kind.name, _given(kind), actor())
         except InvalidTarget as error:
@@ -112,6 +112,8 @@ def edit() -> ResponseReturnValue:
 def test() -> ResponseReturnValue:
     """Send a test notice, and show the answer of the target."""
     name, _, _ = _existing(request.form.get("name", ""))
+    if refusal := limits.admit_export():  # it may take as long as an export
+        return refusal
     outcome, secs = managing.send_test(services().database, services().settings, name)
     if outcome.is_delivered:
         return done(f"Target {name} accepted the test in {secs * 1000:,.0f} ms.", PAGE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from outfeed.alerts.targets import store
 from outfeed.alerts.targets.kind import Outbound, shown_error
 from outfeed.alerts.targets.kinds import KINDS
@@ -28,10 +26,6 @@ class StoredTargets:
         except UnknownName:
             return None
 
-    def unknown(self, names: Iterable[str]) -> list[str]:
-        """Return those of *names* that no target has. Raises DatabaseError."""
-        return store.unknown(self._database, names)
-
     def send(self, target: AlertTarget, notice: Notice) -> Outcome:
         """Send the notice, in 30 seconds at most.
 
@@ -52,6 +46,3 @@ class StoredTargets:
     def cancel(self) -> None:
         """Make every send in progress end soon, and reject every later one."""
         self._outbound.cancel()
-
-    def close(self) -> None:
-        """Do nothing: each send has closed its connection."""

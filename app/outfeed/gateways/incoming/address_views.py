@@ -19,6 +19,7 @@ from outfeed.http import addresses, forms
 from outfeed.http.admin import Secret, actor, done, secret_page, unconfirmed
 from outfeed.http.forms import Form
 from outfeed.http.services import services
+from outfeed.text import check_short_name
 
 PAGE = "address_pages.show"
 SIGNATURES = (
@@ -38,7 +39,7 @@ def add() -> ResponseReturnValue:
     form = _form()
     with form.catch(name=NameTaken, topic=InvalidRequest):
         given = forms.read(
-            name=new_address.check_name,
+            name=check_short_name,
             topic=forms.optional(check_topic),
             source=forms.optional(new_address.check_source),
             types=new_address.types,

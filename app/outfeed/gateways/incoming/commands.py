@@ -19,6 +19,7 @@ from outfeed.errors import InvalidMapping, InvalidRequest, UnknownName
 from outfeed.gateways.incoming import mapping_file, new_address, store
 from outfeed.gateways.incoming.topic import check_topic
 from outfeed.store import database as db
+from outfeed.text import check_short_name
 
 if TYPE_CHECKING:
     from outfeed.gateways.incoming.mapping import FieldTable
@@ -42,7 +43,7 @@ def address() -> None:
 
 
 @address.command()
-@click.argument("name", callback=checked(new_address.check_name))
+@click.argument("name", callback=checked(check_short_name))
 @click.option("--topic", callback=checked(check_topic), help="Type of the events, or its first word.  [default: NAME]")
 @click.option("--source", callback=checked(new_address.check_source), help="Source of the events.  [default: NAME]")
 @click.option(
@@ -144,7 +145,7 @@ def _row(one: store.Address) -> tuple[str, ...]:
 
 
 @address.command()
-@click.argument("name", callback=checked(new_address.check_name))
+@click.argument("name", callback=checked(check_short_name))
 def revoke(name: str) -> None:
     """Revoke the write-only address NAME. Its URL is invalid at once.
 

@@ -5,7 +5,6 @@ The command `outfeed address add` and the page /admin/addresses use it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from outfeed.config import Settings
@@ -16,15 +15,6 @@ from outfeed.gateways.incoming.mapping import FieldTable, Scheme
 from outfeed.gateways.incoming.topic import check_topic, word_of_type
 from outfeed.principal import check_patterns
 from outfeed.text import separated
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
-
-
-def check_name(value: str) -> str:
-    """Return the name of an address. Raises ValueError."""
-    if not _NAME.fullmatch(value):
-        raise ValueError("a name has up to 55 letters, digits, dots, dashes and underscores")
-    return value
 
 
 def check_source(value: str) -> str:
