@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -288,6 +289,14 @@ def test_a_clone_of_the_disk_becomes_another_origin_when_the_lease_is_renewed(
 
     wait_until(is_another, "another origin")
     assert OwnerFile(filled.path).load().epoch == ""
+
+
+def test_a_saved_owner_file_and_its_name_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, synced, fsync = tmp_path / "outfeed.db", list[int](), os.fsync
+    database.touch()
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), fsync(file)))
+    OwnerFile(database).save(owner.Ownership("one"))
+    assert synced == [os.stat(f"{database}.uplink").st_ino, os.stat(tmp_path).st_ino]
 
 
 def origin_of(found: OriginInProcess) -> str:

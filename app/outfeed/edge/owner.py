@@ -63,6 +63,7 @@ class OwnerFile:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, self._path)
+        files.sync(self._path.parent)
         return ownership._replace(is_since_boot=True)
 
     def _place(self) -> list[str]:
