@@ -93,6 +93,14 @@ class TestMake:
 
         assert kept == [["2026", "2998", "2999"], ["2026", "2026", "2999"], ["2026", "2026", "2026"]]
 
+    def test_a_partial_copy_that_can_not_be_removed_prevents_no_backup(self, database: Database, folder: Path) -> None:
+        (folder / ".outfeed-20260501T110000Z.db.7.partial").mkdir()
+        job = BackupJob(database, settings_of(database, folder))
+        with freeze_time(NOON):
+            job.run()
+
+        assert "outfeed-20260501T120000Z.db" in names(folder)
+
     def test_a_failed_backup_removes_nothing(
         self, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

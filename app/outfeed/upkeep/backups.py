@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -95,13 +96,15 @@ def _rotate(folder: Path, stem: str, keep: int, made: Path) -> list[str]:
 
 
 def _remove_incomplete(folder: Path, stem: str) -> None:
-    """Remove copies that a killed process left. The caller holds the lease."""
-    if not folder.is_dir():
-        return
+    """Remove copies that a killed process left. The caller holds the lease.
+
+    A copy that can't be removed prevents no backup.
+    """
     partial = re.compile(rf"\.{re.escape(stem)}-[0-9]{{8}}T[0-9]{{6}}Z\.db\.[0-9]+\.partial(-wal|-shm|-journal)?")
-    for name in os.listdir(folder):
-        if partial.fullmatch(name):
-            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        for name in filter(partial.fullmatch, os.listdir(folder)):
+            with suppress(OSError):
+                (folder / name).unlink()
 
 
 def _time_in(name: str, stem: str) -> datetime | None:
