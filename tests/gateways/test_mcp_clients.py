@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -268,3 +270,18 @@ class TestTheCommand:
         assert told.startswith("Outfeed at http://127.0.0.1:9 does not answer (")
         assert told.endswith("start it, or check OUTFEED_URL")
         assert told in absent.stderr
+
+    def test_an_answer_that_can_not_be_decoded_is_an_error_of_its_request(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def answer() -> None:
+                with listening.accept()[0] as connected:
+                    connected.recv(65_536)
+                    connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\njunk")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            done = bridge(f"http://127.0.0.1:{listening.getsockname()[1]}", "outfeed_x", PING)
+            thread.join()
+        assert json.loads(done.stdout)["id"] == 1
+        assert "Traceback" not in done.stderr

@@ -5,6 +5,8 @@ Each action is that of a command of `outfeed alert`.
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
@@ -108,7 +110,8 @@ def remove() -> ResponseReturnValue:
 def _given(name: str) -> AlertRule:
     """Return the checked rule of the form. Raises InvalidForm."""
     given = forms.read(
-        query=checked_query, condition=Condition, threshold=_number, window=_span("window"), pause=_span("pause"),
+        query=checked_query, condition=Condition, threshold=_number, window=partial(seconds, "window"),
+        pause=partial(seconds, "pause"),
         targets=split_names,
     )  # fmt: skip
     condition = given["condition"]
@@ -134,10 +137,6 @@ def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise ValueError("must be a number")
     return int(text)
-
-
-def _span(field: str):  # type: ignore[no-untyped-def]
-    return lambda text: seconds(field, text)
 
 
 def _form_of(rule: AlertRule) -> Form:

@@ -87,7 +87,7 @@ class Bridge:
             self._under_way[_hashable(request_id)] = is_cancelled
         try:
             self._exchange(line, message, is_cancelled)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             through = through_proxy(self._url, HTTP_PROXIES)
             reason = str(error) or type(error).__name__
             self._refuse(
