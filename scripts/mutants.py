@@ -276,8 +276,8 @@ MUTANTS = (
     ),
     Mutant(
         "feed/subscriber.py",
-        "self.epoch, self._page = verdict.epoch, []",
-        "self.epoch = verdict.epoch",
+        "self.epoch, self._page, self.acknowledged = verdict.epoch, [], after",
+        "self.epoch, self.acknowledged = verdict.epoch, after",
         SUBSCRIBER,
         is_simulated=True,
     ),
