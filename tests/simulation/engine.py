@@ -84,7 +84,7 @@ class SimulatedEngine:
     """An engine with a replica that lags.
 
     Before and after each call is a seam. `is_down`: no call succeeds. `drops`: of so many calls the reply is lost. The
-    engine has no memory left while the stream uses more than `max_bytes`.
+    engine has no memory left while the stream uses more than `max_bytes`. `was_full`: so it was once.
     """
 
     def __init__(self, actors: Actors) -> None:
@@ -95,6 +95,7 @@ class SimulatedEngine:
         self.is_down = False
         self.drops = 0
         self.max_bytes = math.inf
+        self.was_full = False
         self._scripts = {
             scripts.CLAIM.digest: self._claim, scripts.BEGIN.digest: self._begin, scripts.APPEND.digest: self._append,
             scripts.ERASE.digest: self._erase, scripts.READ.digest: self._read,
@@ -214,6 +215,7 @@ class SimulatedEngine:
         if stream.position != before:
             return [b"at", stream.position]
         if parts and self.used_bytes > self.max_bytes:
+            self.was_full = True
             raise EngineFull("the engine has no memory left")
         if parts and before % REPLICA_LAG == 0:
             self.replicate()

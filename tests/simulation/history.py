@@ -11,6 +11,7 @@ from outfeed.errors import SourceError
 from outfeed.history import Item, Page
 from outfeed.principal import Wanted
 from outfeed.store.high_water_mark import Position, contradicts
+from outfeed.verify.model import Breach
 from tests.feed.fake_source import MemorySource
 from tests.simulation.actors import Actors
 
@@ -36,6 +37,7 @@ class Disk(MemorySource):
     `committed` has all events of each epoch by seq, pruned ones too. Every event has an id of its own, so that two
     events under one seq of one epoch can be told apart. `inode` names the file. A copy has another one. `served` are
     the epochs that a process has read, `erased` all events that were ever erased, and `gone` those that are erased now.
+    `is_replaced`: an older file is in place, and its epoch has not been renewed.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,7 @@ class Disk(MemorySource):
         self.committed: dict[str, Log] = {self.epoch: self._log}
         self._marks: dict[str, Position] = {}
         self._written = 0
+        self.is_replaced = False
         self._backup = self._copy()
 
     @property
@@ -74,13 +77,15 @@ class Disk(MemorySource):
             self.items.append(Item(self.last_seq, body, fields["id"], event_type, "s", None, None, None))
             self._log[self.last_seq] = (fields["id"], event_type)
 
-    def erase(self, seq: int) -> None:
-        """Erase the event *seq*, if it is still there."""
-        for item in [each for each in self.items if each.seq == seq]:
+    def erase(self, seq: int) -> set[str]:
+        """Erase the event *seq*, if it is still there. Return its id."""
+        found = [each for each in self.items if each.seq == seq]
+        for item in found:
             self.items.remove(item)
             self.erased.add(str(item.id))
             self.gone.add(str(item.id))
             self.erasures += 1
+        return {str(item.id) for item in found}
 
     def _copy(self) -> Backup:
         return Backup(self.epoch, list(self.items), self.last_seq, self.erasures, self.published, dict(self._log))
@@ -117,6 +122,7 @@ class Disk(MemorySource):
         No client may receive events that are written from now on under this epoch, until the mark has been compared.
         """
         self.inode += 1
+        self.is_replaced = True
         self.epoch, items, self.last_seq, self.erasures, self.published, log = self._backup
         self.items, self._log = list(items), dict(log)
         self.gone -= {str(each.id) for each in items}
@@ -126,6 +132,9 @@ class Disk(MemorySource):
     def renew_epoch(self, epoch: str) -> None:
         """Begin a new history at the head, unless another caller has."""
         if self.epoch == epoch:
+            if not self.is_replaced:
+                raise Breach("E10", "the epoch changed although the history goes on")
+            self.is_replaced = False
             self.epochs += 1
             self.epoch = f"epoch-{self.epochs}"
             if self._log is self.committed.get(epoch):
@@ -142,6 +151,10 @@ class Disk(MemorySource):
     def record(self, epoch: str, point: Position) -> None:
         """Keep the furthest position of *epoch*."""
         self._marks[epoch] = max(point, self._marks.get(epoch, point))
+
+    def lose_mark(self) -> None:
+        """Lose the mark of the present epoch."""
+        self._marks.pop(self.epoch, None)
 
     def compare_with_mark(self) -> None:
         """Renew the epoch if the file contradicts the mark, as a start does."""
@@ -178,6 +191,12 @@ class ProcessSource:
         """Whether the process has read this file in its present epoch."""
         return (self._epoch, self._inode) == self._disk.history
 
+    @property
+    def last_missing(self) -> int:
+        """The last seq that this process lacks because it was pruned."""
+        first: int = self._disk.window().first_seq
+        return first - 1
+
     def window(self) -> Any:
         return self._read(self._disk.window)
 
@@ -192,8 +211,9 @@ class ProcessSource:
                 self._disk.renew_epoch(self._epoch)
             self._inode = self._disk.inode
         page: Page = self._read(lambda: self._disk.read_after(seq, limit))
-        self._epoch = page.window.epoch
-        self._disk.served.add(self._epoch)
+        self._disk.served.add(page.window.epoch)
+        if self._inode == self._disk.inode:
+            self._epoch = page.window.epoch
         return page
 
     def read_before(self, seq: int, limit: int) -> Page:

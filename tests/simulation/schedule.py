@@ -16,8 +16,14 @@ WEIGHTS = {
     "write": 20, "write_unnoticed": 6, "flow": 1, "tick": 14, "hold": 8, "join": 8, "resubscribe": 6, "unsubscribe": 1,
     "acknowledge": 3, "ping": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2,
     "back_up": 2, "restore": 1, "replace": 1, "rewind": 1, "fail": 2, "crash": 2,
-    "lose_engine": 2, "revive_engine": 3, "flush_engine": 1, "replicate": 3, "fail_over": 2, "drop_replies": 2,
+    "lose_engine": 2, "revive_engine": 3, "flush_engine": 1, "evict": 1, "replicate": 3, "fail_over": 2,
+    "drop_replies": 2, "fill_engine": 1, "lose_mark": 2, "reconnect_all": 2, "claim_foreign": 2,
 }  # fmt: skip
+# Steps that meet inside calls of threads: some of them follow each other with few turns between them.
+BURST = (
+    "write", "write", "write", "join", "resubscribe", "resubscribe", "ping", "stall", "drain", "leave", "come_back",
+    "erase", "prune", "acknowledge", "restore", "reconnect_all",
+)  # fmt: skip
 ALWAYS = {"write": 20, "tick": 10, "join": 8}
 # In each schedule some steps are rare and some are frequent.
 FACTORS = (0, 1, 1, 1, 5)
@@ -46,14 +52,18 @@ def schedule_of(seed: int) -> list[Step]:
     dice = random.Random(seed)
     weights = {name: weight * dice.choice(FACTORS) for name, weight in WEIGHTS.items()} | ALWAYS
     paces = HASTY if dice.random() < 0.7 else PUNCTUAL
-    names = dice.choices(list(weights), list(weights.values()), k=dice.randint(10, 70))
+    burst_share = dice.choice((0, 0.05, 0.2))
     kinds = [dice.randrange(2**16) for _ in range(dice.choice((1, 2, 8)))]  # of viewers, so that some share a cohort
-    return [
-        Step(
-            name, dice.choice(kinds) if name == "join" else dice.randrange(2**16), *_numbers(dice), *dice.choice(paces)
-        )
-        for name in names
-    ]
+    steps = list[Step]()
+    for name in dice.choices(list(weights), list(weights.values()), k=dice.randint(10, 60)):
+        steps.append(_step(dice, name, kinds, dice.choice(paces)))
+        if dice.random() < burst_share:
+            steps += [_step(dice, each, kinds, (2, dice.randrange(15))) for each in dice.choices(BURST, k=5)]
+    return steps
+
+
+def _step(dice: random.Random, name: str, kinds: list[int], pace: tuple[int, int | None]) -> Step:
+    return Step(name, dice.choice(kinds) if name == "join" else dice.randrange(2**16), *_numbers(dice), *pace)
 
 
 def _numbers(dice: random.Random) -> tuple[int, int]:

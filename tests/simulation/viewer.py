@@ -6,7 +6,8 @@ Each is compared with a model.
 from __future__ import annotations
 
 import json
-from collections import deque
+import math
+from collections import defaultdict, deque
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ REQUESTS: tuple[dict[str, Any], ...] = (
     {"rate": 0, "batch": True, "types": ["nothing.*"]},
     {"rate": 20, "types": ["x.y"]},
     {"rate": 5, "batch": True},
+    {"rate": 1, "batch": True},
+    {"rate": 5, "types": ["nothing.*"]},
 )
 
 
@@ -48,11 +51,20 @@ class Asked(NamedTuple):
     forgotten: frozenset[str]
 
 
+# Of each consumer: the connections that have claimed it.
+Claims = defaultdict[str, set[Connection]]
+# A consumer of another principal.
+FOREIGN = "foreign"
+
+
 class Viewer:
     """A client. It reads what has arrived when a step says so."""
 
-    def __init__(self, disk: Disk, request: dict[str, Any], is_stream: bool, consumer: str | None) -> None:
+    def __init__(
+        self, disk: Disk, request: dict[str, Any], is_stream: bool, consumer: str | None, claims: Claims
+    ) -> None:
         self._disk = disk
+        self._claims = claims
         self._request = request
         self.is_stream = is_stream
         self.consumer = consumer
@@ -77,8 +89,10 @@ class Viewer:
         """Connect to *worker* and subscribe from *start*."""
         self._frames, self._parser, self._read = FrameReader(), SseParser(), 0
         self.model, self._asked = None, deque[Asked | None]()
+        self._acks, self._foreign_claims = deque[bool](), 0
         self._in_force: Asked | None = None
         self._rate, self._times = 0.0, deque[float]()
+        self.told_head = 0
         self._epochs, self.is_superseded = self._disk.epochs, False
         self._first_position = self.position
         if self.is_stream:
@@ -106,10 +120,18 @@ class Viewer:
     def acknowledge(self) -> None:
         """Acknowledge what it has received, as a consumer."""
         if self.consumer is not None and self.model is not None and self.model.verdict is not None:
+            self._acks.append(bool(self._asked))
             self._say(action="ack", seq=self.model.cursor)
+
+    def claim_foreign(self) -> None:
+        """Claim a consumer of another principal, which is rejected."""
+        self._foreign_claims += 1
+        self._say(action="subscribe", channel="events", **self._request, consumer=FOREIGN)
 
     def _note(self, worker: Worker, start: StartAt) -> None:
         is_consumer = self.consumer is not None
+        if self.consumer is not None and self.connection is not None:
+            self._claims[self.consumer].add(self.connection)
         forgotten = frozenset(worker.forgotten)
         self._asked.append(
             Asked(start, is_consumer, self.position, self._disk.history, self._disk.last_seq, forgotten)
@@ -142,6 +164,12 @@ class Viewer:
         """Have the socket accept *room* more bytes, or any number."""
         if self.connection is not None:
             self.connection.socket.stall(room)
+
+    @property
+    def is_behind_verdict(self) -> bool:
+        """Whether it has not been told the head of its verdict, or what follows."""
+        is_sure = not (self.is_waiting or self._socket.was_stalled)
+        return is_sure and self.model is not None and self.model.cursor < self.told_head
 
     @property
     def is_waiting(self) -> bool:
@@ -201,7 +229,20 @@ class Viewer:
             case "events":
                 self._take_events(payload, frame["prev"])
                 self._check_pace()
-            case "error" if payload["code"] not in ("no_consumer", "ack_beyond"):
+            case "acked":
+                self._acks.popleft()
+            case "error":
+                self._take_error(payload)
+
+    def _take_error(self, payload: dict[str, Any]) -> None:
+        match payload["code"]:
+            case "forbidden_consumer" if self._foreign_claims:
+                self._foreign_claims -= 1
+            case "no_consumer" | "ack_beyond" if self._acks:
+                may_fail = self._acks.popleft() or self._claims[str(self.consumer)] != {self.connection}
+                if not may_fail:
+                    raise Breach("K7", f"the only connection of {self.consumer} can't acknowledge: {payload}")
+            case _:
                 raise Breach("M1", f"the server answers {payload}")
 
     @property
@@ -219,6 +260,7 @@ class Viewer:
         verdict = ToldVerdict(payload["verdict"], payload["epoch"], payload["after"], payload["head"], told)
         self._check_verdict(asked, verdict)
         self._in_force = asked
+        self.told_head = verdict.head
         self.model = Model(asked.start, self._known, is_copy=self._worker.is_copy)
         if asked.is_consumer:
             self.model.start = self._start_of_consumer(verdict)
@@ -243,10 +285,13 @@ class Viewer:
 
     def _check_verdict(self, asked: Asked, verdict: ToldVerdict) -> None:
         disk, told = self._disk, verdict.missing
-        if self._worker.is_copy or disk.history != asked.history:
+        is_behind = self._worker.is_copy and (disk.is_replaced or verdict.epoch != disk.epoch)
+        if is_behind or disk.history != asked.history:
             return
-        if told and told[1] >= disk.window().first_seq:
+        if told and told[1] > self._worker.source.last_missing:
             raise Breach("V4", f"events {told} are said to be missing, and some are not")
+        if self._worker.is_copy:
+            return
         if verdict.epoch != disk.epoch or verdict.head < asked.head:
             raise Breach("V9", f"the verdict is at {verdict.head} of {verdict.epoch}, not {asked.head} of {disk.epoch}")
 
@@ -261,9 +306,16 @@ class Viewer:
             self._seen.setdefault(model.epoch, {})[event["seq"]] = event_id
             if not self._wants(event_type):
                 raise Breach("F1", f"event {event['seq']} of the type {event_type} does not match")
-            if self._in_force and event_id in self._in_force.forgotten & self._disk.gone:
+            if event_id in self._disk.gone and self._is_forgotten(event_id):
                 raise Breach("S5", f"event {event['seq']} was erased before")
         self._keep_position()
+
+    def _is_forgotten(self, event_id: str) -> bool:
+        """Return whether the process had forgotten the event in time."""
+        if self._in_force and event_id in self._in_force.forgotten:
+            return True
+        is_sure = not (self.is_stream or self._worker.actors.is_late or self._socket.was_stalled)
+        return is_sure and self._worker.forgotten.get(event_id, math.inf) < self._sent_at
 
     def _check_pace(self) -> None:
         """Count the messages with events of the last second."""

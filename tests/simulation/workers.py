@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from outfeed.edge.stream import EngineStream, StreamWaker
+from outfeed.edge.stream import EngineStream, Head, StreamWaker
 from outfeed.edge.uplink import Uplink
 from outfeed.errors import ClientGone, ForbiddenConsumer, Overtaken, SourceError, Superseded, UnknownName
 from outfeed.feed import dialogue, frames
@@ -17,8 +17,10 @@ from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.sse import SSE
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
+from outfeed.verify.model import Breach
 from tests.feed.fake_source import VIEWER
 from tests.simulation.actors import Actors
+from tests.simulation.engine import SimulatedEngine
 from tests.simulation.sockets import Socket
 
 HEARTBEAT_SECS = 15.0
@@ -47,7 +49,7 @@ class Worker:
         self._part = make_part(self)
         self.is_copy = is_copy
         self.is_ready = False
-        self.forgotten: set[str] = set()
+        self.forgotten: dict[str, float] = {}
         self.crash: BaseException | None = None
         self._is_noticed = False
         actors.start("start", self, self._start)
@@ -97,17 +99,36 @@ class Worker:
 
         def run() -> None:
             self.core.forget(count)
-            self.forgotten |= erased
+            self.forgotten |= dict.fromkeys(erased, self.actors.now)
 
         self.actors.start("forget", self, run)
 
 
 class EdgeSource(EngineStream):
-    """The engine as an edge reads it. Its failures are the engine's."""
+    """The engine as an edge reads it. Its failures are the engine's.
+
+    *last_missing* returns the last seq that the engine may lack.
+    """
 
     fails = page_fails = 0
     is_failing = False
     has_failed = True
+
+    def __init__(self, engine: SimulatedEngine, rules: str, last_missing: Callable[[], float]) -> None:
+        super().__init__(engine, "http://origin", rules, self._take_head)  # type: ignore[arg-type]
+        self._last_missing = last_missing
+        self._erasures = 0
+        self.on_erasure: Callable[[], None] = lambda: None
+
+    @property
+    def last_missing(self) -> float:
+        return self._last_missing()
+
+    def _take_head(self, head: Head) -> None:
+        """Drop cached events after an erasure, as `EdgeRights` does."""
+        if head.erasures != self._erasures:
+            self.on_erasure()
+        self._erasures = head.erasures
 
 
 class Connection:
@@ -120,12 +141,20 @@ class Connection:
         self.worker = worker
         self.socket = Socket(worker.actors)
         self.inbox: deque[str] = deque()
+        self.first_ending: tuple[int, str] | None = None
         self._request = request
         self.encoding: Encoding = frames.WEBSOCKET if request is None else SSE
         self._is_woken = False
         self._writer = SocketWriter(self.socket)  # type: ignore[arg-type]
         self.subscriber = Subscriber(worker.core, self._writer, self._wake, self.encoding, (10, 0), VIEWER)
         worker.actors.start("connection", worker, self._run)
+
+    def require_one_ending(self) -> None:
+        """Require that no later ending replaces the first."""
+        ending = self.subscriber.ending
+        self.first_ending = self.first_ending or ending
+        if ending != self.first_ending:
+            raise Breach("M5", f"the ending {ending} replaced {self.first_ending}")
 
     def _wake(self) -> None:
         self._is_woken = True

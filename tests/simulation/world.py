@@ -7,8 +7,10 @@ always gives the same run. Every message of every viewer is compared with the mo
 from __future__ import annotations
 
 import itertools
+import math
 import random
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,24 +30,27 @@ from outfeed.feed.stats import FeedStats
 from outfeed.feed.trace import Trace
 from outfeed.history import Item
 from outfeed.metrics import Metrics
+from outfeed.principal import Principal
 from outfeed.store.high_water_mark import Position
 from outfeed.verify.model import Breach, StartAt
 from tests.feed.fake_source import MemoryCheckpoints
 from tests.simulation.actors import Actors, Poller, replace_threads
 from tests.simulation.engine import SimulatedEngine, SimulatedLease, SimulatedOwnerFile, SimulatedStore
 from tests.simulation.history import TYPES, Disk, ProcessSource
-from tests.simulation.viewer import REQUESTS, Viewer
+from tests.simulation.viewer import FOREIGN, REQUESTS, Claims, Viewer
 from tests.simulation.workers import HEARTBEAT_SECS, EdgeSource, Worker
 
 WORKERS = 2
 MAX_VIEWERS = 6
 # Enough for every paced viewer to come to the head.
 FINISH_SECS = 180
+# More than the clock loses in a sum.
+LATE_SECS = 1e-4
 START = datetime(2026, 1, 1, tzinfo=UTC)
 # Small, so that short runs turn pages and leave the tail.
 LIMITS = (
     (tail, "TAIL_EVENTS", 20), (relay, "TAIL_EVENTS", 20), (relay, "PAGE_EVENTS", 16), (page_cache, "PAGE_EVENTS", 16),
-    (subscriber, "PAGE_EVENTS", 16), (subscriber, "JOIN_EVENTS", 8),
+    (subscriber, "PAGE_EVENTS", 16), (subscriber, "JOIN_EVENTS", 8), (uplink, "MIN_EVENTS", 8),
 )  # fmt: skip
 # The library's counters cost more than a whole run. They decide nothing.
 METRICS = Metrics()
@@ -56,7 +61,10 @@ def _report(where: str, error: BaseException) -> None:
 
 
 METRICS.report_errors_to(_report)
-SETTINGS = Settings(engine_events=1000)
+ENGINE_EVENTS = 60
+SETTINGS = Settings().model_copy(update={"engine_events": ENGINE_EVENTS})
+# Enough for what the uplink keeps at the least.
+ENGINE_BYTES = 40_000
 
 
 class World:
@@ -73,7 +81,9 @@ class World:
         self.checkpoints = MemoryCheckpoints(self.disk)
         self._folder = traces
         self._traces: list[Trace] = []
+        self.checkpoints.claim(FOREIGN, Principal("another", ("read",), "token:another"))
         self.viewers: list[Viewer] = []
+        self._claims: Claims = defaultdict(set)
         self._is_noticed = False
         self.engine = SimulatedEngine(self.actors)
         self.edges: list[Worker] = []
@@ -83,9 +93,21 @@ class World:
         """Start two workers, then an edge."""
         self.workers = [self._make_worker() for _ in range(WORKERS)]
         self.run(random.Random(0), 1000)
-        source = EdgeSource(self.engine, "http://origin", fingerprint(SETTINGS), lambda _: None)  # type: ignore[arg-type]
-        self.edges.append(Worker(self.actors, source, self._make_edge, self._make_waker, is_copy=True))
+        source = EdgeSource(self.engine, fingerprint(SETTINGS), self._last_missing_at_edges)
+        edge = Worker(self.actors, source, self._make_edge, self._make_waker, is_copy=True)
+        source.on_erasure = edge.core.forget
+        self.edges.append(edge)
         self.run(random.Random(0), 1000)
+
+    def _last_missing_at_edges(self) -> float:
+        """Return the last seq that a filled engine may lack.
+
+        After a shortage of memory it may lack any.
+        """
+        if self.engine.was_full:
+            return math.inf
+        start = self.disk.last_seq - ENGINE_EVENTS
+        return min((each.seq for each in self.disk.items if each.seq > start), default=self.disk.last_seq + 1) - 1
 
     def _replace(self, monkeypatch: pytest.MonkeyPatch) -> None:
         actors = self.actors
@@ -145,11 +167,33 @@ class World:
         """Let the actors run, then have the viewers read."""
         self.actors.run(dice, seams, turns)
         for viewer in self.viewers:
+            if viewer.connection is not None:
+                viewer.connection.require_one_ending()
             viewer.read()
         for worker in [*self.workers, *self.edges]:
             self._require_working(worker)
-        if self._is_noticed and self.actors.is_at_rest and not self.actors.is_late:
-            self._require_promptness()
+        if self.actors.is_at_rest and not self.actors.is_late:
+            if self._is_noticed:
+                self._require_promptness()
+            for worker in [*self.workers, *self.edges]:
+                if worker.is_ready and worker.core.relay.failure is None and not worker.source.is_failing:
+                    self._require_pace(worker)
+
+    def _require_pace(self, worker: Worker) -> None:
+        """Require that each cohort is at the position when its events are due.
+
+        Its clients have been told the head of their verdicts.
+        """
+        position = worker.core.hub.position
+        viewers = {each.connection.subscriber: each for each in self.viewers if each.connection}
+        for cohort, members in worker.core.cohorts.live():
+            if cohort.due >= self.actors.now - LATE_SECS:
+                continue
+            if cohort.position < position:
+                raise Breach("P3", f"events up to {position} are due to clients at {cohort.position}")
+            for viewer in [viewers[member.client] for member in members if member.client in viewers]:
+                if viewer.is_behind_verdict:
+                    raise Breach("E5", f"a client at {position} was not told the head {viewer.told_head}")
 
     def _require_promptness(self) -> None:
         """Require that a commit that was noticed is sent at once."""
@@ -201,10 +245,10 @@ class World:
 
     def join(self, a: int, b: int) -> None:
         """Connect a new viewer: at the head, from the beginning or behind."""
-        if len(self.viewers) < MAX_VIEWERS and (worker := self._worker(b)):
-            is_stream = b % 4 == 0
-            consumer = f"c{a % 2}" if a % 7 == 0 and not is_stream else None
-            viewer = Viewer(self.disk, REQUESTS[a % len(REQUESTS)], is_stream, consumer)
+        is_stream = b % 4 == 0
+        consumer = f"c{a % 2}" if a % 7 == 0 and not is_stream else None
+        if len(self.viewers) < MAX_VIEWERS and (worker := self._worker(b, consumer)):
+            viewer = Viewer(self.disk, REQUESTS[a % len(REQUESTS)], is_stream, consumer, self._claims)
             self.viewers.append(viewer)
             start = (StartAt(), StartAt(0), StartAt(max(1, self.disk.last_seq - b % 50), self.disk.epoch))[b % 3]
             viewer.connect(worker, start)
@@ -229,6 +273,11 @@ class World:
         for viewer in self._pick(a, lambda each: each.is_connected and each.consumer is not None):
             viewer.acknowledge()
 
+    def claim_foreign(self, a: int, _: int) -> None:
+        """Have a consumer claim one that it may not have."""
+        for viewer in self._pick(a, lambda each: each.is_connected and each.consumer is not None):
+            viewer.claim_foreign()
+
     def leave(self, a: int, b: int) -> None:
         """Cut a connection after some more bytes."""
         for viewer in self._pick(a, lambda each: each.is_connected):
@@ -237,13 +286,22 @@ class World:
     def come_back(self, a: int, b: int) -> None:
         """Reconnect a viewer with its cursor, to any worker."""
         for viewer in self._pick(a, lambda each: not each.is_connected):
-            if worker := self._worker(b):
+            if worker := self._worker(b, viewer.consumer):
                 viewer.connect(worker, self._some_start(viewer, b))
+
+    def reconnect_all(self, a: int, b: int) -> None:
+        """Cut all connections. All viewers return to one process, some of them from the beginning."""
+        for number, viewer in enumerate(self.viewers):
+            if viewer.is_connected:
+                viewer.cut(0)
+                viewer.read()
+            if worker := self._worker(b, viewer.consumer):
+                viewer.connect(worker, StartAt(0) if (a + number) % 3 else viewer.position)
 
     def stall(self, a: int, b: int) -> None:
         """Have a viewer's socket accept only some more bytes."""
         for viewer in self._pick(a, lambda each: each.is_connected):
-            viewer.stall(b % 400)
+            viewer.stall(b % 400 if b % 4 else 0)
 
     def drain(self, a: int, b: int) -> None:
         """Have a stalled viewer read again, all or some bytes."""
@@ -255,9 +313,12 @@ class World:
         self.disk.prune(self.disk.last_seq - (0, 5, 30, 100)[a % 4])
 
     def erase(self, a: int, _: int) -> None:
-        """Erase one event, which the processes are told."""
-        self.disk.erase(self.disk.last_seq - a % 30)
+        """Erase one event or some, which the processes are told."""
+        last = self.disk.last_seq - a % 30
+        erased = set[str]().union(*(self.disk.erase(seq) for seq in range(last - (a % 3) * 4, last + 1)))
         for worker in self.workers:
+            for event_id in erased:
+                worker.forgotten.pop(event_id, None)
             worker.forget(set(self.disk.erased), self.disk.erasures)
 
     def back_up(self, _: int, __: int) -> None:
@@ -302,6 +363,14 @@ class World:
         """Have the engine lose all its content."""
         self.engine.flush()
 
+    def evict(self, _: int, __: int) -> None:
+        """Have the engine lose its stream and keep the rest."""
+        self.engine.evict()
+
+    def fill_engine(self, a: int, _: int) -> None:
+        """Have the engine run out of memory, or give it more."""
+        self.engine.max_bytes = ENGINE_BYTES if a % 2 else math.inf
+
     def replicate(self, _: int, __: int) -> None:
         """Bring the engine's replica up to date."""
         self.engine.replicate()
@@ -326,21 +395,66 @@ class World:
     def crash(self, a: int, b: int) -> None:
         """Kill a worker. With an odd *b* all, and the backup is in place then."""
         self._is_noticed = False
-        for index in range(WORKERS) if b % 2 else [a % WORKERS]:
+        dead = range(WORKERS) if b % 2 else [a % WORKERS]
+        self._kill(dead)
+        if b % 2:
+            self.disk.replace()
+        self.disk.compare_with_mark()
+        self._start_again(dead)
+
+    def lose_mark(self, a: int, b: int) -> None:
+        """Start all workers on the backup, without a mark.
+
+        The engine has the newest events, and its content is compared instead. The backup is not used again, because
+        only its mark would show that.
+        """
+        if not (self.actors.is_at_rest and self._is_served and self._is_engine_current and self.disk.may_replace):
+            return
+        self._is_noticed = False
+        self._kill(range(WORKERS))
+        self.disk.rewind() if a % 2 else self.disk.replace()
+        if b % 2:
+            self.disk.commit(b % 9, TYPES[0], 0)
+        self.disk.lose_mark()
+        self._compare_with_engine()
+        self.disk.compare_with_mark()
+        self.disk.back_up()
+        self._start_again(range(WORKERS))
+
+    @property
+    def _is_engine_current(self) -> bool:
+        stream, is_same = self.engine.stream, self.engine.head.get("epoch") == self.disk.epoch
+        return is_same and not self.engine.is_down and stream is not None and stream.position == self.disk.last_seq
+
+    def _compare_with_engine(self) -> None:
+        """Do what a start does before it opens a port."""
+        stream, head = self.engine.stream, self.engine.head
+        assert stream is not None
+        seq = max(stream.entries, default=0)
+        checksum = stream.entries[seq].checksum if seq else ""
+        held = comparison.Held(head["epoch"], stream.position, int(head["target"]), seq, checksum)
+        owned = SimulatedOwnerFile(self.disk).load().epoch
+        if comparison.needs_new_epoch(self.disk, self.disk.window(), owned, held):  # type: ignore[arg-type]
+            self.disk.renew_epoch(self.disk.epoch)
+
+    def _kill(self, indices: Iterable[int]) -> None:
+        for index in indices:
             for viewer in self.viewers:
                 if viewer.connection is not None and viewer.connection.worker is self.workers[index]:
                     viewer.connection = None
             self.actors.kill(self.workers[index])
-        if b % 2:
-            self.disk.replace()
-        self.disk.compare_with_mark()
-        for index in range(WORKERS) if b % 2 else [a % WORKERS]:
+
+    def _start_again(self, indices: Iterable[int]) -> None:
+        for index in indices:
             self.workers[index] = self._make_worker()
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Require that every viewer comes to the head."""
+        """Require that every viewer comes to the head.
+
+        Each consumer has one connection then.
+        """
         end, dice = self.actors.now + FINISH_SECS, random.Random(0)
         self.engine.is_down, self.engine.drops = False, 0
         for worker in self.workers:
@@ -352,18 +466,27 @@ class World:
                     self._follow_again(viewer)
             self.actors.pass_time(0.25)
             self.run(dice, 1000)
-            if all(
-                each.position == (self.disk.last_seq, self.disk.epoch)
-                for each in self.viewers
-                if not each.is_superseded
-            ):
+            behind = [each for each in self.viewers if not (each.is_superseded or self._is_at_head(each))]
+            if not behind and not (rivals := self._rivals()):
                 return
-        behind = [each.position for each in self.viewers]
-        raise Breach("E1", f"viewers are at {behind}, and the head is {self.disk.last_seq} of {self.disk.epoch}")
+        if behind:
+            positions = [each.position for each in self.viewers]
+            head = f"the head is {self.disk.last_seq} of {self.disk.epoch}"
+            raise Breach("E1", f"viewers are at {positions}, and {head}")
+        raise Breach("K5", f"several connections of the consumers {rivals} are active")
+
+    def _is_at_head(self, viewer: Viewer) -> bool:
+        return viewer.position == (self.disk.last_seq, self.disk.epoch)
+
+    def _rivals(self) -> list[str]:
+        """Return the consumers that have several connections."""
+        active = [each for each in self.viewers if each.is_connected and each.model and not each.is_superseded]
+        counts = Counter(each.consumer for each in active if each.consumer)
+        return [name for name, count in counts.items() if count > 1]
 
     def _follow_again(self, viewer: Viewer) -> None:
         if not viewer.is_connected:
-            if worker := self._worker(0):
+            if worker := self._worker(0, viewer.consumer):
                 viewer.connect(worker, viewer.position)
         elif not viewer.is_waiting:
             viewer.subscribe(viewer.position)
@@ -376,9 +499,9 @@ class World:
             return StartAt(self.disk.last_seq + 10, self.disk.epoch)
         return viewer.position
 
-    def _worker(self, number: int) -> Worker | None:
-        """Return a worker that has started."""
-        ready = [worker for worker in [*self.workers, *self.edges] if worker.is_ready]
+    def _worker(self, number: int, consumer: str | None = None) -> Worker | None:
+        """Return a process that has started. An edge serves no consumer."""
+        ready = [worker for worker in [*self.workers, *(() if consumer else self.edges)] if worker.is_ready]
         return ready[number % len(ready)] if ready else None
 
     def _pick(self, a: int, fits: Callable[[Viewer], bool]) -> list[Viewer]:
