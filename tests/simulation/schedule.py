@@ -20,10 +20,10 @@ WEIGHTS = {
     "drop_replies": 2, "fill_engine": 1, "lose_mark": 2, "reconnect_all": 2, "claim_foreign": 2,
 }  # fmt: skip
 # Steps that meet inside calls of threads: some of them follow each other with few turns between them.
-BURST = (
-    "write", "write", "write", "join", "resubscribe", "resubscribe", "ping", "stall", "drain", "leave", "come_back",
-    "erase", "prune", "acknowledge", "restore", "reconnect_all",
-)  # fmt: skip
+BURST = {
+    "write": 4, "write_unnoticed": 1, "join": 1, "resubscribe": 3, "ping": 3, "stall": 3, "drain": 2, "leave": 1,
+    "come_back": 1, "erase": 1, "prune": 1, "acknowledge": 1, "restore": 1, "reconnect_all": 1,
+}  # fmt: skip
 ALWAYS = {"write": 20, "tick": 10, "join": 8}
 # In each schedule some steps are rare and some are frequent.
 FACTORS = (0, 1, 1, 1, 5)
@@ -55,15 +55,19 @@ def schedule_of(seed: int) -> list[Step]:
     burst_share = dice.choice((0, 0.05, 0.2))
     kinds = [dice.randrange(2**16) for _ in range(dice.choice((1, 2, 8)))]  # of viewers, so that some share a cohort
     steps = list[Step]()
-    for name in dice.choices(list(weights), list(weights.values()), k=dice.randint(10, 60)):
+    for name in _names(dice, weights, dice.randint(10, 60)):
         steps.append(_step(dice, name, kinds, dice.choice(paces)))
         if dice.random() < burst_share:
-            steps += [_step(dice, each, kinds, (2, dice.randrange(15))) for each in dice.choices(BURST, k=5)]
+            steps += [_step(dice, each, kinds, (2, dice.randrange(15))) for each in _names(dice, BURST, 5)]
     return steps
 
 
 def _step(dice: random.Random, name: str, kinds: list[int], pace: tuple[int, int | None]) -> Step:
     return Step(name, dice.choice(kinds) if name == "join" else dice.randrange(2**16), *_numbers(dice), *pace)
+
+
+def _names(dice: random.Random, weights: dict[str, int], count: int) -> list[str]:
+    return dice.choices(list(weights), list(weights.values()), k=count)
 
 
 def _numbers(dice: random.Random) -> tuple[int, int]:

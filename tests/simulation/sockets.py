@@ -12,23 +12,30 @@ from tests.simulation.actors import Actors
 class Socket:
     """The server's end of a connection. Before and after each write is a seam.
 
-    It accepts *room* more bytes, any number if that is None. After *life* more bytes the connection breaks: the client
-    gets none of the bytes that follow, and the next write fails. `was_stalled`: it has accepted a limited number once.
+    It accepts *room* more bytes, any number if that is None, and at most *most* with one call. After *life* more bytes
+    the connection breaks: the client gets none of the bytes that follow, and the next write fails. `was_stalled`: it
+    has accepted a limited number once.
     """
 
     def __init__(self, actors: Actors) -> None:
         self._actors = actors
         self.room: int | None = None
+        self.most: int | None = None
         self.life: int | None = None
         self.is_broken = False
         self.sent = bytearray()
         self.was_stalled = False
         self._arrivals: list[tuple[int, float]] = []
 
-    def stall(self, room: int | None) -> None:
-        """Accept *room* more bytes, any number if it is None."""
-        self.room = room
-        self.was_stalled |= room is not None
+    def stall(self, room: int | None, most: int | None = None) -> None:
+        """Accept *room* more bytes and *most* with one call, or any number."""
+        self.room, self.most = room, most
+        self.was_stalled |= room is not None or most is not None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it accepts a limited number of bytes."""
+        return self.room is not None or self.most is not None
 
     def sent_at(self, offset: int) -> float:
         """Return when the byte before *offset* was accepted."""
@@ -50,7 +57,7 @@ class Socket:
             raise BrokenPipeError
         if data and self.room == 0:
             raise BlockingIOError
-        taken = data if self.room is None else data[: self.room]
+        taken = data[: self.room][: self.most]
         if self.room is not None:
             self.room -= len(taken)
         self._deliver(taken)

@@ -81,7 +81,7 @@ class Viewer:
 
     @property
     def is_stalled(self) -> bool:
-        return self.connection is not None and self.connection.socket.room is not None
+        return self.connection is not None and self.connection.socket.is_slow
 
     # --- what it does -------------------------------------------------------------------------------------------------
 
@@ -160,10 +160,10 @@ class Viewer:
         self._socket.life = life
         self._socket.is_broken = not life
 
-    def stall(self, room: int | None) -> None:
-        """Have the socket accept *room* more bytes, or any number."""
+    def stall(self, room: int | None, most: int | None = None) -> None:
+        """Have the socket accept *room* more bytes and *most* with one call."""
         if self.connection is not None:
-            self.connection.socket.stall(room)
+            self.connection.socket.stall(room, most)
 
     @property
     def is_behind_verdict(self) -> bool:

@@ -90,7 +90,13 @@ class World:
         self.workers: list[Worker] = []
 
     def start(self) -> None:
-        """Start two workers, then an edge."""
+        """Start two workers, then an edge.
+
+        The file has events before, and the backup lacks some of them.
+        """
+        self.disk.commit(3, TYPES[0], 0)
+        self.disk.back_up()
+        self.disk.commit(3, TYPES[1], 0)
         self.workers = [self._make_worker() for _ in range(WORKERS)]
         self.run(random.Random(0), 1000)
         source = EdgeSource(self.engine, fingerprint(SETTINGS), self._last_missing_at_edges)
@@ -219,9 +225,13 @@ class World:
     def write(self, a: int, b: int) -> None:
         """Commit events, and have the notifiers see it."""
         self.write_unnoticed(a, b)
+        self._notice()
+        self._is_noticed = all(worker.is_ready and not worker.source.is_failing for worker in self.workers)
+
+    def _notice(self) -> None:
+        """Have the commit notifiers see a commit."""
         for worker in self.workers:
             worker.notice()
-        self._is_noticed = all(worker.is_ready and not worker.source.is_failing for worker in self.workers)
 
     def write_unnoticed(self, a: int, b: int) -> None:
         """Commit events, which the next poll finds."""
@@ -299,9 +309,9 @@ class World:
                 viewer.connect(worker, StartAt(0) if (a + number) % 3 else viewer.position)
 
     def stall(self, a: int, b: int) -> None:
-        """Have a viewer's socket accept only some more bytes."""
+        """Have a viewer's socket accept only some more bytes, or few at once."""
         for viewer in self._pick(a, lambda each: each.is_connected):
-            viewer.stall(b % 400 if b % 4 else 0)
+            viewer.stall((0, b % 400, b % 400, None)[b % 4], 200 + b % 400 if b % 4 > 1 else None)
 
     def drain(self, a: int, b: int) -> None:
         """Have a stalled viewer read again, all or some bytes."""
@@ -311,15 +321,17 @@ class World:
     def prune(self, a: int, _: int) -> None:
         """Remove old events, and sometimes new ones."""
         self.disk.prune(self.disk.last_seq - (0, 5, 30, 100)[a % 4])
+        self._notice()
 
-    def erase(self, a: int, _: int) -> None:
+    def erase(self, a: int, b: int) -> None:
         """Erase one event or some, which the processes are told."""
-        last = self.disk.last_seq - a % 30
+        last = self.disk.last_seq - a % (30 if b % 2 else self.disk.last_seq + 1)
         erased = set[str]().union(*(self.disk.erase(seq) for seq in range(last - (a % 3) * 4, last + 1)))
         for worker in self.workers:
             for event_id in erased:
                 worker.forgotten.pop(event_id, None)
             worker.forget(set(self.disk.erased), self.disk.erasures)
+        self._notice()
 
     def back_up(self, _: int, __: int) -> None:
         """Copy the file."""
@@ -329,6 +341,7 @@ class World:
         """Restore the backup under the running workers."""
         self._is_noticed = False
         self.disk.restore()
+        self._notice()
 
     def replace(self, _: int, __: int) -> None:
         """Copy the backup over the file, which the source notices."""
@@ -403,11 +416,13 @@ class World:
         self._start_again(dead)
 
     def lose_mark(self, a: int, b: int) -> None:
-        """Start all workers on the backup, without a mark.
+        """Start all workers on the backup without a mark.
 
         The engine has the newest events, and its content is compared instead. The backup is not used again, because
         only its mark would show that.
         """
+        self.actors.pass_time(uplink.HEARTBEAT_SECS)
+        self.run(random.Random(a), 1000)
         if not (self.actors.is_at_rest and self._is_served and self._is_engine_current and self.disk.may_replace):
             return
         self._is_noticed = False
