@@ -7,13 +7,14 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from outfeed import clock
 from outfeed.errors import DatabaseMissing, DatabaseUnreadable
-from outfeed.feed import frames
+from outfeed.feed import frames, relay
 from outfeed.feed.client import ClientState
 from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS
 from outfeed.feed.sse import SSE
@@ -345,6 +346,38 @@ def test_a_failure_is_logged_once_reported_and_retried(caplog: pytest.LogCapture
     source.error = None
     feed.relay.poll()
     assert (feed.relay.failure, feed.hub.position) == (None, 5)
+
+
+class YieldingLock:
+    """A lock before whose acquisition a test may act."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.before_acquire: Callable[[], None] = lambda: None
+
+    def acquire(self, *, blocking: bool) -> bool:
+        self.before_acquire()
+        return self._lock.acquire(blocking=blocking)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_a_poll_whose_work_a_failed_one_has_done_reports_no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a poll that takes its turn just after another one has read and failed
+    lock = YieldingLock()
+    monkeypatch.setattr(relay, "threading", SimpleNamespace(Lock=lambda: lock))
+    source = FailingSource()
+    feed = Feed(source)
+    with Client(feed) as client:
+        client.subscribe()
+        source.error = DatabaseMissing("x")
+        lock.before_acquire = once(feed.relay.poll)
+        feed.relay.poll()
+        # then the outage goes on
+        assert feed.relay.failure == "DatabaseMissing: x"
+        assert client.take_message()["payload"]["reason"] == "the database is missing"
+        assert client.has_nothing_to_read()
 
 
 def test_the_age_of_the_relay_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None:
