@@ -17,7 +17,7 @@ WEIGHTS = {
     "acknowledge": 3, "ping": 3, "leave": 4, "come_back": 8, "stall": 7, "drain": 8, "prune": 4, "erase": 2,
     "back_up": 2, "restore": 1, "replace": 1, "rewind": 1, "fail": 2, "crash": 2,
     "lose_engine": 2, "revive_engine": 3, "flush_engine": 1, "evict": 1, "replicate": 3, "fail_over": 2,
-    "drop_replies": 2, "fill_engine": 1, "lose_mark": 2, "reconnect_all": 2, "claim_foreign": 2,
+    "drop_replies": 2, "fill_engine": 1, "lose_mark": 3, "reconnect_all": 2, "claim_foreign": 2,
 }  # fmt: skip
 # Steps that meet inside calls of threads: some of them follow each other with few turns between them.
 BURST = {

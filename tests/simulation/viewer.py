@@ -31,8 +31,11 @@ REQUESTS: tuple[dict[str, Any], ...] = (
     {"rate": 0, "types": ["a.*"]},
     {"rate": 0, "batch": True, "types": ["nothing.*"]},
     {"rate": 20, "types": ["x.y"]},
+    {"rate": 5},
     {"rate": 5, "batch": True},
     {"rate": 1, "batch": True},
+    {"rate": 1, "batch": True, "types": ["x.y"]},
+    {"rate": 2, "batch": True},
     {"rate": 5, "types": ["nothing.*"]},
 )
 

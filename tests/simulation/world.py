@@ -198,7 +198,7 @@ class World:
             if cohort.position < position:
                 raise Breach("P3", f"events up to {position} are due to clients at {cohort.position}")
             for viewer in [viewers[member.client] for member in members if member.client in viewers]:
-                if viewer.is_behind_verdict:
+                if viewer.is_behind_verdict and viewer.told_head <= position:
                     raise Breach("E5", f"a client at {position} was not told the head {viewer.told_head}")
 
     def _require_promptness(self) -> None:
