@@ -104,7 +104,7 @@ class TestRevisions:
     def test_a_handshake_is_answered_with_a_revision_that_the_client_has(
         self, mcp: Mcp, asked: str, answered: str
     ) -> None:
-        """Codex 0.171.0 and Gemini CLI 0.61.0 ask for 2025-06-18, and Gemini CLI does not accept another one."""
+        # Codex 0.171.0 and Gemini CLI 0.61.0 ask for 2025-06-18, and Gemini CLI does not accept a newer one.
         info = {"name": "gemini-cli-mcp-client", "version": "0.61.0"}
         body = message("initialize", protocolVersion=asked, capabilities={"roots": {}}, clientInfo=info)
 

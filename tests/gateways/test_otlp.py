@@ -101,6 +101,7 @@ class TestEvents:
             ({"session.id": "s", "conversation.id": "c", "gen_ai.agent.id": "x", "agent.id": "y"}, {}, "s", "x"),
             ({}, {"session.id": "r", "agent.id": "ra"}, "r", "ra"),
             ({"conversation.id": "c"}, {"session.id": "r"}, "c", None),
+            ({"agent_id": "u"}, {}, None, "u"),
             ({"session.id": "", "conversation.id": ["no"]}, {}, None, None),
         ],
     )
@@ -356,6 +357,26 @@ class TestBadRequests:
         answer = post(api, body)
         assert (answer.status_code, answer.json["code"]) == (413, 8)
         assert "send fewer records in a request" in answer.json["message"]
+
+
+class TestOtherSignals:
+    """Gemini CLI prints each refusal of metrics and traces to its user."""
+
+    @pytest.mark.parametrize("signal", ["metrics", "traces"])
+    @pytest.mark.parametrize(("media_type", "answer"), [(JSON, b"{}"), (PROTOBUF, b"")])
+    def test_metrics_and_traces_are_accepted_and_not_stored(
+        self, api: Api, signal: str, media_type: str, answer: bytes
+    ) -> None:
+        sent = api.client.post(f"/v1/{signal}", data=b"any", content_type=media_type, headers=api.headers)
+
+        assert (sent.status_code, sent.content_type, sent.data) == (200, media_type, answer)
+        assert list_events(limit=-1) == []
+
+    def test_their_sender_needs_a_token_that_may_write(self, api: Api, database: Database) -> None:
+        secret = account.create_token(database, "reader", ["read"])
+        sent = api.client.post("/v1/traces", json={}, headers={"Authorization": f"Bearer {secret}"})
+
+        assert (sent.status_code, sent.json["code"]) == (403, 7)
 
 
 class TestLimitsAndRights:

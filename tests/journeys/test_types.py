@@ -54,7 +54,7 @@ def colour(part: Locator, of: str) -> str:
 
 def test_a_tool_call_of_a_coding_agent_reads_as_a_sentence_on_an_open_page(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
-    run, failed = otlp_samples.CLAUDE_RECORDS[1:3]
+    run, failed = otlp_samples.CLAUDE_CALLS
     later = failed | {"timeUnixNano": str(int(otlp_samples.TIME) + 2_000_000_000)}  # events of one second are one row
     sent = httpx.post(
         f"{shared.url}/v1/logs",
@@ -64,7 +64,7 @@ def test_a_tool_call_of_a_coding_agent_reads_as_a_sentence_on_an_open_page(share
     )
     assert (sent.status_code, sent.json()) == (200, {})
     expect(live.rows.filter(has_text="Bash: git status --short")).to_have_attribute("data-level", "info")
-    expect(live.rows.filter(has_text="Read: /src/shop.py")).to_have_attribute("data-level", "warning")
+    expect(live.rows.filter(has_text="Read failed: /src/shop.py")).to_have_attribute("data-level", "warning")
 
 
 # --- displays ---------------------------------------------------------------------------------------------------------

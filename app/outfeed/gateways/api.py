@@ -162,6 +162,19 @@ def post_logs() -> Response:
     return gateway.receive()
 
 
+@otlp.post("/metrics")
+@otlp.post("/traces")
+@requires(WRITE)
+def discard() -> Response:
+    """Accept metrics and traces of OpenTelemetry, and store nothing.
+
+    Some programs, such as Gemini CLI, send all signals to one address, and print each refusal to their user.
+    """
+    from outfeed.gateways.otlp import endpoint as gateway
+
+    return gateway.discard()
+
+
 @otlp.after_request
 def answer_with_status(response: Response) -> Response:
     """Return errors in the form that exporters expect."""

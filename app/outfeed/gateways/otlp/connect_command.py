@@ -33,8 +33,8 @@ def _token(value: str) -> str:
 def connect(agent: str, secret: str | None, name: str | None) -> None:
     """Print the settings with which a coding agent sends its events.
 
-    Without --token, it creates a token with the scope write. The settings are those of the public documentation of
-    AGENT, on the date that they show.
+    Without --token, it creates a token with the scope write. The settings show the version of AGENT that they were
+    tried with, and the date.
 
     \b
     Example:
@@ -50,7 +50,7 @@ def connect(agent: str, secret: str | None, name: str | None) -> None:
     settings = found.settings.format(url=url, token=secret or _created(name or agent))
     if is_local_url(url):
         show.warn("The settings work only on this machine. For other machines, set OUTFEED_PUBLIC_URL.")
-    show.put(f"# {found.title}, as documented on {found.date}: {found.documentation}\n{settings}".rstrip())
+    show.put(f"# For {found.title} {found.version} ({found.date}), see {found.documentation}\n{settings}".rstrip())
     show.say(found.step, err=True)
 
 

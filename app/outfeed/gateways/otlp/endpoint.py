@@ -37,9 +37,18 @@ def receive() -> Response:
     rejected = intake.record_each(principal, list(events_of(groups, principal.name)))
     message = _message(rejected)
     if request.mimetype in PROTOBUFS:
-        return Response(_protobuf().response(len(rejected), message), content_type=PROTOBUF)
+        return _in_protobuf(_protobuf().response(len(rejected), message))
     found = {"rejectedLogRecords": str(len(rejected)), "errorMessage": message}
     return json_answer({"partialSuccess": found} if rejected else {})
+
+
+def discard() -> Response:
+    """Accept a request whose signal is not stored, without reading it."""
+    return _in_protobuf(b"") if request.mimetype in PROTOBUFS else json_answer({})
+
+
+def _in_protobuf(message: bytes) -> Response:
+    return Response(message, content_type=PROTOBUF)
 
 
 def _read() -> Sequence[RecordGroup]:

@@ -14,7 +14,7 @@ from outfeed.gateways.otlp import agents
 from outfeed.gateways.otlp.record import Attributes, Identifier, KeyValues, LogRecord, RecordGroup
 
 TASK_NAMES = ("session.id", "conversation.id", "gen_ai.conversation.id")
-AGENT_NAMES = ("gen_ai.agent.id", "agent.id")
+AGENT_NAMES = ("gen_ai.agent.id", "agent.id", "agent_id")
 SEVERITIES = ("trace", "debug", "info", "warn", "error", "fatal")
 UNSPECIFIED = "unspecified"
 _WARN, _ERROR = 13, 17  # the lowest numbers of these severities
