@@ -56,12 +56,12 @@ def record_each(principal: Principal, events: Sequence[Mapping[str, Any]]) -> di
     for start in range(0, len(events), MAX_EVENTS):
         some = events[start : start + MAX_EVENTS]
         try:
-            record(principal, some, keeps_known=True)
+            append(principal, some, keeps_known=True)
         except (Forbidden, InvalidEvent):
             found = dict(_problems(principal, some))
             rejected |= {start + index: problem for index, problem in found.items()}
             valid = [event for index, event in enumerate(some) if index not in found]
-            record(principal, valid, keeps_known=True)
+            append(principal, valid, keeps_known=True)
     return rejected
 
 

@@ -175,7 +175,7 @@ def _form(body: bytes) -> dict[str, str]:
 def _multipart() -> dict[str, str]:
     if request.files:
         raise UnsupportedMediaType("a form may have no files; send the text of a file as the body")
-    return request.form.to_dict()
+    return dict(request.form.items(multi=True))  # the last of equal names counts, as in `_form`
 
 
 def _with_headers(content: Any) -> Any:
