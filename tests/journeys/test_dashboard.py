@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from outfeed.store import database as db
 from outfeed.store.event_log import log_event
 from outfeed.swarm.coordinator import Coordinator
+from tests.accessible import problems
 from tests.page import DESKTOP, PHONE, LivePage, begin_swarm, change, counted, sign_out, write
 from tests.server import Server
 from tests.waits import wait_until
@@ -430,7 +430,7 @@ def test_the_status_page_updates_and_shows_when_it_cannot(server: Server, page: 
     expect(outage.get_by_role("link", name="Sign in")).to_be_hidden()
     expect(health).to_be_hidden()
     expect(head).to_have_css("color", muted(page))
-    accessible(page)
+    assert problems(page) == ""
     server.start()
     page.clock.run_for(5_500)
     expect(outage).to_be_hidden()
@@ -461,11 +461,6 @@ def muted(page: Page) -> str:
     return str(page.locator(".head p").evaluate("element => getComputedStyle(element).color"))
 
 
-def accessible(page: Page) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-
-
 @pytest.mark.parametrize(("scheme", "size"), [("light", DESKTOP), ("dark", PHONE)], ids=["light", "dark"])
 def test_the_page_is_accessible(server: Server, swarm: Swarm, page: Page, scheme: Any, size: dict[str, int]) -> None:
     swarm.join("Forge")
@@ -477,7 +472,7 @@ def test_the_page_is_accessible(server: Server, swarm: Swarm, page: Page, scheme
     for path in ("/swarm/live", "/status"):
         if path == "/status":
             page.goto(server.url + path)
-        accessible(page)
+        assert problems(page) == ""
         assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from outfeed import clock
+from tests.accessible import problems
 from tests.page import DESKTOP, PHONE, LivePage, begin_swarm, change, tasks, write
 from tests.server import Server
 from tests.tab import Tab
@@ -257,7 +257,7 @@ def test_the_empty_page_waits_for_an_event_and_turns_into_it(
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == terminal
-    accessible(page)
+    assert problems(page) == ""
     with contextlib.closing(browser.new_context()) as own:
         viewer = shared.sign_in("viewer")
         own.add_cookies([{"name": shared.cookie_name, "value": viewer, "url": shared.url}])
@@ -295,7 +295,7 @@ def test_the_page_fits_a_desktop_and_a_phone_with_the_list_first(
         bar = page.locator("event-feed .bar").bounding_box()
         assert bar is not None
         assert bar["height"] < 60  # one line
-        accessible(page)
+        assert problems(page) == ""
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]
         order = ["event-feed", ".counts", ".chart", ".side"]
         tops = [page.locator(name).first.bounding_box()["y"] for name in order]  # type: ignore[index]
@@ -306,7 +306,7 @@ def test_the_page_fits_a_desktop_and_a_phone_with_the_list_first(
         assert page.locator(".plot svg").bounding_box()["height"] == 48  # type: ignore[index]
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
         assert cut_rows(page) == []
-        accessible(page)
+        assert problems(page) == ""
     assert errors == []
 
 
@@ -320,11 +320,6 @@ def cut_rows(page: Page) -> Any:
             return boxes.filter(([, box]) => box.top < end - 1 && box.bottom > Math.min(end, edge) + 1);
         })"""
     )
-
-
-def accessible(page: Page) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
 
 
 def test_a_tab_with_many_events_keeps_its_memory_and_answers_at_once(shared: Server, page: Page) -> None:

@@ -10,9 +10,9 @@ import json
 import sqlite3
 from typing import Any
 
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.accessible import problems
 from tests.page import write
 from tests.server import Server
 from tests.tabs import set_visible
@@ -133,5 +133,5 @@ def test_a_saved_view_notifies_once_over_all_tabs(shared: Server, context: Brows
     open_dialog(second)
     expect(second.get_by_label("Failures", exact=True)).not_to_be_checked()
     expect(second.get_by_label("with a sound")).to_be_disabled()
-    assert Axe().run(second, "#notifications").violations_count == 0
+    assert problems(second, within="#notifications") == ""
     assert errors == []

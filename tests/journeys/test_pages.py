@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.webhooks import store as webhook
+from tests.accessible import problems
 from tests.page import DESKTOP, PHONE, change
 from tests.server import Server
 from tests.watch.watched import watch
@@ -57,6 +56,7 @@ SIGNED_OUT = {"sign in": "/login", "docs, signed out": "/docs/tutorial"}
 # Rules that depend on the theme, and on the size. All other rules are checked once.
 THEME = ["color-contrast"]
 SIZE = ["color-contrast", "target-size", "scrollable-region-focusable", "link-in-text-block"]
+# Of many sections of one kind, axe checks only the first ones.
 REPEATED = ".operation ~ .operation ~ .operation, .event ~ .event ~ .event ~ .event ~ .event ~ .event"
 VIEWS: list[tuple[str, dict[str, int], list[str] | None]] = [
     ("light", DESKTOP, None), ("dark", DESKTOP, THEME), ("dark", PHONE, SIZE), ("light", PHONE, THEME),
@@ -98,16 +98,6 @@ def tab(browser: Browser, filled: tuple[Server, dict[str, str]]) -> Iterator[Pag
         yield own.new_page()
 
 
-def problems(page: Page, rules: list[str] | None) -> str:
-    """Return the findings of axe, one a line. None stands for all rules.
-
-    Of many sections of one kind only the first ones are checked.
-    """
-    options: dict[str, Any] = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
-    found = Axe().run(page, {"exclude": [REPEATED]}, options)
-    return found.generate_report() if found.violations_count else ""
-
-
 @pytest.mark.parametrize("name", [*PAGES, *SIGNED_OUT])
 def test_a_page_is_accessible_and_fits_at_each_size_in_each_theme(
     filled: tuple[Server, dict[str, str]], tab: Page, name: str
@@ -124,7 +114,7 @@ def test_a_page_is_accessible_and_fits_at_each_size_in_each_theme(
     for theme, size, rules in VIEWS:
         tab.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
         tab.set_viewport_size(size)  # type: ignore[arg-type]
-        assert problems(tab, rules) == "", (theme, size)
+        assert problems(tab, rules, {"exclude": [REPEATED]}) == "", (theme, size)
         assert tab.evaluate("document.documentElement.scrollWidth") == size["width"]
     expect(tab.locator("h1")).to_have_count(1)
     primaries = tab.locator("form").evaluate_all("all => all.map(one => one.querySelectorAll('.primary').length)")
