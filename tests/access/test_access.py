@@ -124,6 +124,8 @@ TABLE = {
     ("GET", "/mcp"): ("/mcp", (401, 401, 401, 405, 405, 405, 401, 401, 401, 401)),
     ("DELETE", "/mcp"): ("/mcp", (401, 401, 401, 405, 405, 405, 401, 401, 401, 401)),
     ("POST", "/v1/logs"): ("/v1/logs", row(403, 415)),
+    ("POST", "/v1/metrics"): ("/v1/metrics", row(403, 200)),
+    ("POST", "/v1/traces"): ("/v1/traces", row(403, 200)),
     ("POST", "/in/<topic>"): ("/in/backups", row(403, 422)),
     ("POST", "/in/at/<address>"): ("/in/at/outfeed_unknown", (404,) * len(VISITORS)),
     ("GET", "/api/swarm"): ("/api/swarm", row(200, wrong_type=403)),
