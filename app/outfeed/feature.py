@@ -137,10 +137,16 @@ class SharedGrants(Protocol):
 class Part:
     """The part of a feature that runs in each serving process.
 
-    The scheduler calls *jobs*, from `start` on.
+    `prepare` is called before the feed begins. The scheduler calls *jobs*, from `start` on.
     """
 
     jobs: Mapping[str, Job] = MappingProxyType({})
+
+    def prepare(self) -> None:
+        """Read what must be older than the events that the feed begins with.
+
+        Raises DatabaseError.
+        """
 
     def start(self) -> None:
         """Start the part, before the first request. Raises DatabaseError."""

@@ -44,6 +44,11 @@ class SteppedSource(LockedSource):
         self.after_read()
         return page
 
+    def read_before(self, seq: int, limit: int) -> Page:
+        page = super().read_before(seq, limit)
+        self.after_read()
+        return page
+
 
 def once(step: Callable[[], None]) -> Callable[[], None]:
     """Return a function that calls *step* the first time only."""
@@ -296,7 +301,8 @@ def test_a_client_that_joins_while_a_commit_is_noticed_gets_it_at_once(monkeypat
     assert viewer.seqs() == [1]
 
 
-def test_an_event_that_is_erased_while_the_relay_reads_it_is_not_kept_for_later_clients() -> None:
+@pytest.mark.parametrize("read", ["poll", "start"])
+def test_an_event_that_is_erased_while_the_relay_reads_it_is_not_kept_for_later_clients(read: str) -> None:
     source = SteppedSource()
     feed = Feed(source)
     feed.write(2)
@@ -307,7 +313,7 @@ def test_an_event_that_is_erased_while_the_relay_reads_it_is_not_kept_for_later_
 
     source.add(1)
     source.after_read = once(erase)
-    feed.relay.poll()
+    getattr(feed.relay, read)()
     with Client(feed) as late:
         late.subscribe(after=2, epoch="epoch-1")
         feed.relay.poll()  # which sends the position

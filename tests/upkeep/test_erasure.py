@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from freezegun import freeze_time
 
 from outfeed import clock, log_event
@@ -19,6 +20,7 @@ from outfeed.store.database import Database
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.store.swarm import read_transaction
 from outfeed.upkeep.erasure import erase
+from tests.waits import wait_until
 
 AUCTION_SECS = 15
 SECRET = "never to be seen"
@@ -79,6 +81,26 @@ STORIES: dict[str, tuple[Story, tuple[str, ...]]] = {
     "a result": (ended(result={"found": [SECRET, 1.5]}), ("task.completed",)),
     "a reason": (failed, ("task.failed",)),
 }
+
+
+def test_an_event_that_is_erased_while_a_server_starts_is_not_kept(
+    flask_app: Flask, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = flask_app.extensions["outfeed"]
+    event = log_event("a.b", "s", data=SECRET)
+    begin = services.relay.start
+
+    def begin_and_erase() -> None:
+        begin()
+        assert erase(database, event.id)
+
+    monkeypatch.setattr(services.relay, "start", begin_and_erase)
+    services.start()
+    try:
+        wait_until(lambda: services.core.pages.erasures, "the erasure is noticed")
+        assert services.core.cohorts.tail_after(0, services.hub.epoch) is None
+    finally:
+        services.stop()
 
 
 @pytest.mark.parametrize("is_logged", [True, False], ids=["logged", "pruned in the log"])

@@ -41,10 +41,10 @@ class Rights(Guard):
         self._counters: tuple[str, int] = ("", 0)
         self.jobs = {"rights": Job(self.check, 0.5)}
 
-    def start(self) -> None:
-        """Read the counters before the first client connects.
+    def prepare(self) -> None:
+        """Read the counters.
 
-        Raises SourceError.
+        An erasure after that empties the tail, which is filled later. Raises SourceError.
         """
         self._counters = self.grants.counters()
         self._core.hub.erased = self._counters[1]

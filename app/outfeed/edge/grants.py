@@ -290,8 +290,8 @@ class EdgeRights(Rights):
         super().__init__(grants, core)
         self._rules: str | None = None
 
-    def start(self) -> None:
-        """Start without counters.
+    def prepare(self) -> None:
+        """Read no counters.
 
         The engine may be unreachable, and no client is connected yet.
         """

@@ -197,8 +197,7 @@ class Relay:
             hub.skip(window.first_seq - 1)
             return True
         self._publish(page)
-        if erasures != self._pages.erasures:
-            hub.forget()  # the page may have events that were erased after the read
+        self._forget_if_erased(erasures)
         return page.through < window.last_seq
 
     def _begin(self, most: int) -> None:
@@ -206,12 +205,22 @@ class Relay:
 
         All events before the head may be replayed from now on.
         """
+        erasures = self._pages.erasures
         newest = self._source.read_before(MAX_SEQ, most)
         window, items = newest.window, newest.items[::-1]
         self._unrecorded = (window.epoch, window.last_seq, items) if window.last_seq else None
         with contextlib.suppress(OSError):  # the next poll tries again, and reports it
             self._record_head()
         self._hub.begin(window, items)
+        self._forget_if_erased(erasures)
+
+    def _forget_if_erased(self, erasures: int) -> None:
+        """Empty the tail if events were erased since there were *erasures*.
+
+        They may be among the events of a page that was read since.
+        """
+        if erasures != self._pages.erasures:
+            self._hub.forget()
 
     def _record_head(self) -> None:
         """Record the head from which this relay began, if it has not been done."""

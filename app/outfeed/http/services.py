@@ -184,6 +184,8 @@ class Services(Serving):
 
     def start(self) -> None:
         """Move to the head, then poll by the scheduler and on each commit."""
+        for part in self.parts:
+            part.prepare()
         self.relay.start()
         self.relay.poll()  # records the position that clients may be told from now on
         self.core.pacer.start(self.relay.poll)
