@@ -52,6 +52,8 @@ OPERATIONS = [
     ("POST", "/in/{topic}"),
     ("POST", "/in/at/{address}"),
     ("POST", "/v1/logs"),
+    ("POST", "/v1/metrics"),
+    ("POST", "/v1/traces"),
     ("GET", "/api/swarm"),
     ("GET", "/api/swarm/agents"),
     ("POST", "/api/swarm/agents"),
