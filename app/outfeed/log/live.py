@@ -6,6 +6,7 @@ The page's script updates it over the WebSocket.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,6 +30,7 @@ LIVE_ROWS = 20
 MAX_ID_CHARS = 20
 MIN_BULK = 5
 TASK_SECS = 1.0
+_TOOL_CALL = re.compile(r"(?:.*[._])?tool[._](?:called|call|result)", re.DOTALL)  # the end of its type
 MAX_DATA_CHARS = 400  # these limits keep a full page of the log small, and each row links to the whole event
 
 pages = Blueprint("pages", __name__)
@@ -134,10 +136,10 @@ class Group:
     def lead(self) -> Row:
         """Return the row that stands for all.
 
-        It has the highest level. A row of the kind `task` precedes the others, and then the newest does.
+        It has the highest level. A task or a tool call precedes the others, and then the newest does.
         """
         levels = list(Level)
-        return max(self.rows, key=lambda row: (levels.index(row.look.level), row.look.kind == "task"))
+        return max(self.rows, key=lambda row: (levels.index(row.look.level), _is_step(row)))
 
     @property
     def is_folded(self) -> bool:
@@ -157,6 +159,10 @@ class Group:
         self.is_bulk, self.is_of_task = is_bulk, by_task and is_of_task
         self.rows.insert(0, row)
         return True
+
+
+def _is_step(row: Row) -> bool:
+    return row.look.kind == "task" or _TOOL_CALL.fullmatch(str(row.event.event_type)) is not None
 
 
 def _statement(row: Row) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ import { rowOf } from "./row.js";
 const MIN_BULK = 5;
 const TASK_MS = 1000;
 const LEVELS = ["info", "warning", "error"];
+const TOOL_CALL = /(?:^|[._])tool[._](?:called|call|result)$/; // the end of its type
 
 /** Folds rows of a list; *eventOf* returns the event of a row, and *paint* gives a group the look of an event. */
 export class Groups {
@@ -64,11 +65,18 @@ export class Groups {
     const rows = rowsIn(group);
     if (!rows.length) return group.remove();
     const shown = rows.filter((row) => !row.hidden);
-    const lead = leadOf(shown.length ? shown : rows);
+    const lead = this.#leadOf(shown.length ? shown : rows);
     this.#paint(group, this.#eventOf(lead));
     group.querySelector("time").replaceWith(lead.querySelector("time").cloneNode(true));
     this.#showCount(group, shown.length);
     group.hidden = !shown.length;
+  }
+
+  /** The row that stands for all: of the highest level, a task or a tool call before the others, and then the newest. */
+  #leadOf(rows) {
+    const isStep = (row) => row.dataset.kind === "task" || TOOL_CALL.test(String(this.#eventOf(row).event_type ?? ""));
+    const rank = (row) => 2 * LEVELS.indexOf(row.dataset.level) + isStep(row);
+    return rows.reduce((best, row) => (rank(row) > rank(best) ? row : best));
   }
 
   #showCount(group, count) {
@@ -143,12 +151,6 @@ function childrenFrom(first, count) {
   const found = [];
   for (let child = first; child && found.length < count; child = child.nextElementSibling) found.push(child);
   return found;
-}
-
-/** The row that stands for all: of the highest level, of the kind task before the others, and then the newest. */
-function leadOf(rows) {
-  const rank = ({ dataset }) => 2 * LEVELS.indexOf(dataset.level) + (dataset.kind === "task");
-  return rows.reduce((best, row) => (rank(row) > rank(best) ? row : best));
 }
 
 export function isGroup(child) {
