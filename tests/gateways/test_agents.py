@@ -90,6 +90,19 @@ def test_the_records_that_an_agent_sent_read_as_sentences(api: Api, name: str) -
     assert {event.source for event in events} == {SOURCES[name]}
 
 
+def test_records_of_the_parts_of_a_stream_are_not_stored(api: Api) -> None:
+    """The request of Codex has one, before the record of a wrong type."""
+    body = json.loads((SENT / "codex.json").read_text())
+    records = body["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    records.append(samples.record("no", eventName="access.granted"))
+    answer = api.post("/v1/logs", json=body)
+
+    assert json.dumps(body).count("response.output_text.delta") == 1
+    assert answer.json["partialSuccess"]["errorMessage"].startswith(f"record {len(records) - 1}: ")
+    kinds = [event.data["event.kind"] for event in list_events("codex.sse_event", limit=-1)]
+    assert kinds == ["response.created"]
+
+
 @pytest.mark.parametrize("name", ["claude_code", "codex", "gemini_cli"])
 def test_a_failed_call_is_a_warning_that_says_so(api: Api, name: str) -> None:
     events = send(api, name)

@@ -98,6 +98,7 @@ _GEMINI_SCOPE = "gemini-cli"
 MAX_TEXT_CHARS = 8_000  # of an attribute. An agent may log a whole file, and a larger event is rejected
 _SYSTEM_PROMPT = "gen_ai.system_instructions"  # the same 30 kB twice in each request of Gemini CLI
 _COST_DIGITS = 9  # Claude Code sends 0.005399999999999999 USD
+_STREAMS = ("codex.sse_event", "codex.websocket_event")
 # Codex reports a command that failed as a successful call.
 _EXIT_CODE = re.compile(r"^(?:Process exited with code|Exit code:) -?[1-9]", re.MULTILINE)
 # Attributes that hold the arguments of a tool call as JSON, and the arguments that say most.
@@ -108,6 +109,16 @@ _TELLING = (
 )  # fmt: skip
 _TOOL = "{failed_tool|tool_name|function_name}: "
 _CALL = "{" + "|".join(_TELLING) + "}"
+
+
+def is_part_of_stream(event: Mapping[str, Any]) -> bool:
+    """Return whether *event* only says that a part of an answer came.
+
+    Codex sends one for each token of each answer, without the token.
+    """
+    kind = event["data"].get("event.kind")
+    is_part = event["event_type"] in _STREAMS and isinstance(kind, str) and kind.endswith(".delta")
+    return is_part and "error.message" not in event["data"]
 
 
 def detailed(event_type: str, data: dict[str, Any]) -> dict[str, Any]:

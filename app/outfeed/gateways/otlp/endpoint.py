@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from outfeed.gateways import intake
 from outfeed.gateways.otlp import json_encoding
+from outfeed.gateways.otlp.agents import is_part_of_stream
 from outfeed.gateways.otlp.event import events_of
 from outfeed.gateways.otlp.record import RecordGroup, context_of
 from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer
+from outfeed.principal import Principal
 
 PROTOBUF = "application/x-protobuf"
 PROTOBUFS = {PROTOBUF, "application/protobuf"}
@@ -34,12 +37,19 @@ def receive() -> Response:
     principal = identity.principal()
     groups = _read()
     _check_growth(groups)
-    rejected = intake.record_each(principal, list(events_of(groups, principal.name)))
+    rejected = _record(principal, list(events_of(groups, principal.name)))
     message = _message(rejected)
     if request.mimetype in PROTOBUFS:
         return _in_protobuf(_protobuf().response(len(rejected), message))
     found = {"rejectedLogRecords": str(len(rejected)), "errorMessage": message}
     return json_answer({"partialSuccess": found} if rejected else {})
+
+
+def _record(principal: Principal, events: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Append *events*; return the reason of each rejected one, by its place."""
+    places = [place for place, event in enumerate(events) if not is_part_of_stream(event)]
+    rejected = intake.record_each(principal, [events[place] for place in places])
+    return {places[index]: reason for index, reason in rejected.items()}
 
 
 def discard() -> Response:
