@@ -114,6 +114,12 @@ class TestDownload:
             "backup": made.name, "bytes": made.stat().st_size, "by": f"user:{name_of(operator)}"
         }  # fmt: skip
 
+    def test_a_request_for_the_headers_alone_is_no_download(self, operator: Visit, made: Path) -> None:
+        answer = operator("HEAD", f"/admin/backups/{made.name}")
+
+        assert (answer.status_code, answer.data) == (200, b"")
+        assert list_events("access.backup_downloaded") == []
+
     def test_an_older_sign_in_leads_to_the_sign_in_page(self, operator: Visit, database: Database, made: Path) -> None:
         with freeze_time(clock.now() + timedelta(minutes=11)):
             page = operator("GET", "/admin/backups")

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from flask import Blueprint, Response, redirect, render_template, stream_with_context, url_for
+from flask import Blueprint, Response, redirect, render_template, request, stream_with_context, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound, Unauthorized
 
@@ -114,12 +114,16 @@ def download(name: str) -> ResponseReturnValue:
     with ExitStack() as opened:
         file = opened.enter_context(backups.open_backup(services().database, folder, name))
         response = _attachment(name, file)
-        with services().database.transaction() as connection:
-            size = response.content_length
-            audit.record(connection, "access.backup_downloaded", actor(), backup=name, bytes=size)
+        if request.method == "GET":  # the answer to HEAD has no byte of the file
+            _note_download(name, response.content_length)
         response.call_on_close(opened.pop_all().close)
     limits.hold_slot(response)
     return response
+
+
+def _note_download(name: str, size: int | None) -> None:
+    with services().database.transaction() as connection:
+        audit.record(connection, "access.backup_downloaded", actor(), backup=name, bytes=size)
 
 
 def _attachment(name: str, file: BinaryIO) -> Response:
