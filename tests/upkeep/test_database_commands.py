@@ -5,6 +5,8 @@ import re
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from outfeed import config
 from outfeed.store import database as db
 from outfeed.store import serving
@@ -51,6 +53,16 @@ class TestAdoption:
         assert result.output.splitlines()[-1].endswith("outfeed upgrade --adopt")
         assert path.read_bytes() == before
         assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    @pytest.mark.parametrize("arguments", [["doctor"], ["doctor", "--fix"]], ids=" ".join)
+    def test_the_doctor_refuses_the_database_of_another_program(self, outfeed, tmp_path, arguments):
+        path = tmp_path / "outfeed.db"
+        with closing(sqlite3.connect(path)) as raw:
+            raw.execute("CREATE TABLE orders (n)")
+        before = path.read_bytes()
+        result = outfeed(*arguments)
+        assert (result.exit_code, "which Outfeed did not make" in result.output) == (1, True)
+        assert (path.read_bytes(), [each.name for each in tmp_path.iterdir()]) == (before, [path.name])
 
     def test_upgrade_with_the_flag_adopts_and_release_reverts(self, outfeed, tmp_path):
         path = tmp_path / "outfeed.db"

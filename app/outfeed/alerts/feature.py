@@ -76,7 +76,7 @@ class AlertsFeature(Feature):
             Finding(
                 PROBLEM,
                 f"the target {each.target} does not accept notices: {each.last_error}",
-                f"{each.waiting:,} notices wait for it",
+                f"{'1 notice waits' if each.waiting == 1 else f'{each.waiting:,} notices wait'} for it",
                 f"outfeed target test {each.target}",
             )
             for each in notices.queues(database)

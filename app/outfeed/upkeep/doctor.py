@@ -21,8 +21,8 @@ from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import QueryCancelled, SchemaMismatch
 from outfeed.feature import NOTE, PROBLEM, Feature, Finding, registered
+from outfeed.store import adoption, database_file, deadline, files, foreign_schema, migrate, serving, triggers
 from outfeed.store import database as db
-from outfeed.store import database_file, deadline, files, foreign_schema, migrate, serving, triggers
 from outfeed.store.database import Connection, Database
 from outfeed.store.high_water_mark import HighWaterMark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
@@ -56,8 +56,10 @@ def run_checks(database: Database, settings: Settings) -> dict[str, list[Finding
     """Return the findings of each rule, by its name.
 
     The thread's deadline applies: a rule that exceeds it has a note that says so. The rules of SLOW come last, so that
-    a deadline leaves the others complete. Raises DatabaseError if the database can't be read.
+    a deadline leaves the others complete. Raises DatabaseError if the database can't be read, and AdoptionNeeded if it
+    belongs to another program, because a fix would change it.
     """
+    adoption.check(database.path, adopt=False)
     with closing(database_file.connect(database.path)) as connection, deadline.enforced(connection):
         context = CheckContext(database, connection, settings)
         found = _quick_findings(context)
@@ -286,7 +288,7 @@ def _disk(context: CheckContext) -> Iterator[Finding]:
             "when the disk is full no event can be written"
             if free < MIN_FREE_BYTES
             else "a restore needs space for copies",
-            "outfeed prune --older-than-days 30 --dry-run",
+            f"move other files away from {folder}, then: outfeed prune --older-than-days 30 --dry-run",
         )
 
 
