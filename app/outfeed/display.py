@@ -189,6 +189,11 @@ def _check_places(name: str, label: str) -> None:
             raise InvalidDisplay(f"{name}: label: a value may have 1 to {MAX_CUT_CHARS} characters, got {place.chars}")
 
 
+def names_in(label: str) -> list[str]:
+    """Return the names of the values that *label* shows."""
+    return [name for part in _parsed(label) if isinstance(part, Slot) for name in part.names]
+
+
 @functools.lru_cache(maxsize=4096)
 def _parsed(label: str) -> tuple[str | Slot, ...]:
     split = _PLACE.split(label)

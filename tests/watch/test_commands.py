@@ -94,3 +94,18 @@ def test_a_watch_sets_displays_and_leaves_those_of_a_command(outfeed, orders):
     outfeed("watch", "add", "orders")
     found = {each["name"]: each for each in json.loads(outfeed("type", "list", "--json").output)}
     assert sorted(found) == ["orders.deleted", "orders.gap"]
+
+
+@pytest.mark.parametrize("label", ["{nope}", "{Status}", "{nope|id}", "{was.nope}", "{total}"])
+def test_a_label_that_shows_no_value_of_the_events_is_refused(outfeed, orders, label):
+    with closing(sqlite3.connect(orders)) as program:
+        program.execute("ALTER TABLE orders ADD COLUMN total AS (id * 2)")
+    done = outfeed("watch", "add", "orders", "--message", f"Order {label}")
+    assert done.exit_code == 1
+    assert "no event has a value for {" in done.output
+    assert done.output.endswith("its columns are id, status, api_token\n")
+
+
+def test_a_label_may_show_columns_their_old_values_and_fields_of_the_event(outfeed, orders):
+    message = "{op} of {table} {id|source}: {status:20}, before {was.status}, {api_token} {timestamp}"
+    assert outfeed("watch", "add", "orders", "--message", message).exit_code == 0

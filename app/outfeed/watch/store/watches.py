@@ -194,6 +194,7 @@ def planned(
     secrets = tuple(sorted({*settings.redact_keys, *(before.secrets if before else ())}))
     if table is not None:
         definitions.check_table(definition, table, secrets)
+        displays.check_labels(definition, generate.reported_columns(definition, table))
     state = PAUSED if before is not None and before.state == PAUSED else ACTIVE
     watch = Watch(
         number=before.number if before else 0,
