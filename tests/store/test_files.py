@@ -9,12 +9,13 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from outfeed.access import auth
 from outfeed.config import Settings
-from outfeed.errors import DatabaseError, DatabaseUnreadable
+from outfeed.errors import DatabaseDamaged, DatabaseError, DatabaseReadOnly, DatabaseUnreadable
 from outfeed.store import database, database_file, files, lease, migrate
 from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.upkeep import backup
@@ -82,6 +83,21 @@ def test_the_error_of_a_database_of_another_user_names_its_owner(
     monkeypatch.setattr(os, "geteuid", lambda: SERVICE)
     with pytest.raises(DatabaseUnreadable, match=f"this process runs as {SERVICE}: chown {SERVICE} {path}$"):
         database_file.connect(path)
+
+
+def test_the_error_on_a_read_only_filesystem_names_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outfeed.db").mkdir()  # so that not even root can open it
+    mount = SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda _: mount)
+    with pytest.raises(DatabaseReadOnly, match=r"outfeed\.db is read-only, because its filesystem is"):
+        database_file.connect(tmp_path / "outfeed.db")
+
+
+def test_the_error_of_a_file_that_is_no_database_names_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("These are notes, and no database." * 20, "utf-8")
+    with pytest.raises(DatabaseDamaged, match="is not a database of SQLite: check OUTFEED_DATABASE"):
+        database.at(path).refuse_foreign()
 
 
 def test_the_error_of_a_lock_file_that_can_not_be_opened_gives_the_reason(tmp_path: Path) -> None:

@@ -92,6 +92,14 @@ def give_to_owner_of_folder(path: Path) -> None:
             os.chown(path, folder.st_uid, folder.st_gid, follow_symlinks=False)
 
 
+def is_on_read_only_filesystem(path: Path) -> bool:
+    """Return whether the folder of *path* lies on a filesystem that is mounted read-only."""
+    try:
+        return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def owner_advice(path: Path) -> str:
     """Return who owns *path* or its folder, and how to change that.
 

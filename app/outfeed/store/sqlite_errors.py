@@ -56,10 +56,20 @@ def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
             return DatabaseReadOnly(
                 f"{path} is read-only: check the mode of the file and its folder, and the mount options"
             )
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+        case sqlite3.SQLITE_CORRUPT:
             return damaged(path, str(error))
+        case sqlite3.SQLITE_NOTADB:
+            return DatabaseDamaged(
+                f"{path} is not a database of SQLite: check OUTFEED_DATABASE. If it was a database, it is damaged; "
+                f"{_remedy(path)}"
+            )
         case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_SHMSIZE:
             return _full(path)
+        case sqlite3.SQLITE_CANTOPEN if files.is_on_read_only_filesystem(path):
+            return DatabaseReadOnly(
+                f"{path} is read-only, because its filesystem is: SQLite makes files beside a database in WAL mode to "
+                "read it. Copy it to another folder, or mount the filesystem for writing"
+            )
         case sqlite3.SQLITE_CANTOPEN:
             advice = f"check its permissions and the limit of open files (ulimit -n){files.owner_advice(path)}"
             return DatabaseUnreadable(f"{path}: {error}: {advice}")
@@ -74,6 +84,8 @@ def _full(path: Path) -> DatabaseFull:
 
 def damaged(path: Path, what: str) -> DatabaseDamaged:
     """Return the error of a damaged file, with what to do."""
-    return DatabaseDamaged(
-        f"{path} is damaged ({what}); move it, {path.name}-wal and {path.name}-shm away, and `outfeed restore FILE`"
-    )
+    return DatabaseDamaged(f"{path} is damaged ({what}); {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    return f"move it, {path.name}-wal and {path.name}-shm away, and `outfeed restore FILE`"
