@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from outfeed import config, manual
+from outfeed import config, errors, manual
 from outfeed.feed import frames
 from outfeed.http import error_codes
+from outfeed.http.server.exhaustion import DESCRIPTORS
 from scripts import reference
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,30 @@ GIVEN = re.compile(r'\bcode ?= ?"(\w+)"')
 def test_every_page_is_in_the_menu_once():
     files = sorted(file.stem for file in manual.FOLDER.iterdir())
     assert sorted(manual.topics()) == files
+
+
+@pytest.mark.parametrize("topic", PAGES)
+def test_no_two_paragraphs_begin_alike(topic):
+    paragraphs = [line for line in without_code(PAGES[topic]).splitlines() if re.match(r"(\*\*|[A-Z])", line)]
+    begins = [paragraph[:80] for paragraph in paragraphs if len(paragraph) > 120]
+    assert sorted(set(begins)) == sorted(begins)
+
+
+def test_the_failures_of_a_server_are_quoted_as_they_are_answered():
+    quoted = [text.strip(" …") for text in re.findall(r"\| 503 `([^`]+)`", PAGES["troubleshooting"])]
+    answers = {each.in_short for each in vars(errors).values() if hasattr(each, "in_short")}
+    answers.add(f"the server is out of {DESCRIPTORS}")
+    assert len(quoted) == 6
+    assert [text for text in quoted if not any(text in answer for answer in answers)] == []
+
+
+def test_the_guide_to_an_adoption_names_the_tables(database):
+    with database.connection() as connection:
+        made = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'outfeed\\_%' ESCAPE '\\'"
+        )
+        names = sorted(name for (name,) in made)
+    assert ", ".join(f"`{name}`" for name in names) in PAGES["adopt"]
 
 
 class TestTables:
