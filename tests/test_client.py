@@ -316,6 +316,15 @@ class TestReconnecting:
     def test_the_socket_address_follows_the_servers_address(self, url, address):
         assert socket_url(url) == address
 
+    @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "feed.example", "ftp://feed.example", "https://"])
+    def test_an_address_without_a_scheme_or_a_host_is_refused_at_once(self, url):
+        with pytest.raises(ValueError, match=r"url: must be an address like https://feed\.example"):
+            Client(url)
+
+    def test_types_that_are_one_text_are_refused(self):
+        with pytest.raises(TypeError, match="types: must be a list of types"):
+            Client("https://feed.example").follow(types="task.*")
+
 
 def nested(depth):
     return "[" * depth + "]" * depth

@@ -132,6 +132,23 @@ def test_the_error_of_a_bad_address_to_listen_on_gives_the_reason(
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("RETENTION_DAYS", "x", "must be a valid number (got 'x')"),
+        ("WORKERS", "1.5", "must be a valid integer (got '1.5')"),
+        ("SECRET_KEY", "short", "must have at least 16 characters (got a secret)"),
+    ],
+)
+def test_a_value_of_another_kind_is_explained_in_plain_words(
+    name: str, value: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"OUTFEED_{name}", value)
+    with pytest.raises(ConfigError) as refused:
+        config.load()
+    assert str(refused.value) == f"OUTFEED_{name}: {problem}"
+
+
+@pytest.mark.parametrize(
     ("value", "path"),
     [
         ("~/feed.db", "{home}/feed.db"),

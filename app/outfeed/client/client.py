@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
+from urllib.parse import urlsplit
 
 from outfeed.client.cursor_file import read_cursor
 from outfeed.client.feed import Feed
@@ -15,6 +16,7 @@ from outfeed.client.shapes import Cursor, Gap, Receipt, Reset
 from outfeed.display import Display
 from outfeed.events import Event
 
+SCHEMES = ("http", "https", "ws", "wss")
 log = logging.getLogger(__name__)
 
 
@@ -29,6 +31,10 @@ class Client:
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
+        """Prepare a client; nothing is sent. Raises ValueError for a *url* without a scheme or a host."""
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES or not parts.netloc:
+            raise ValueError(f"url: must be an address like https://feed.example, got {url!r}")
         self.url = url.rstrip("/")
         self._token = token
         self._publisher = Publisher(self.url, token)
@@ -80,8 +86,10 @@ class Client:
 
         *on_missing* is called, in order with the events, when events are no longer available. An exception that it
         raises comes out of the iterator, and it is called again. *on_connection* is called with a text for every
-        connection.
+        connection. Raises ValueError for arguments that exclude each other, and TypeError for *types* that is a text.
         """
+        if isinstance(types, str):
+            raise TypeError(f"types: must be a list of types, like ['task.*'], got the text {types!r}")
         if consumer and (after is not None or last or cursor_file is not None):
             raise ValueError("a consumer continues from its checkpoint; don't pass after, last or cursor_file")
         options = {"types": list(types), "source": source, "task_id": task_id, "agent_id": agent_id, "last": last}

@@ -84,9 +84,8 @@ class Publisher:
                 problem, asked_secs = f"it answers {response.status_code}", retry_after(response.headers)
             pause = asked_secs or backoff.next()
             if clock.monotonic() + pause > deadline:
-                raise Unreachable(
-                    f"{self.url} has not accepted {len(batch)} events: {problem}; sending them again is safe"
-                )
+                events = "1 event" if len(batch) == 1 else f"{len(batch):,} events"
+                raise Unreachable(f"{self.url} has not accepted {events}: {problem}; sending them again is safe")
             log.info(LogMessage("publishing again", url=self.url, problem=problem, pause_secs=f"{pause:.1f}"))
             threading.Event().wait(pause)
 

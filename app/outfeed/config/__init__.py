@@ -244,5 +244,7 @@ def _explain(problem: Any) -> str:
     is_secret = "Secret" in str(Settings.model_fields[name].annotation)
     given = "a secret" if is_secret else f"{problem['input']!r:.{MAX_GIVEN_CHARS}}"
     text = problem["msg"].removeprefix("Value error, ")
-    text = re.sub("^(?:Input|String) should (be|have)", r"must \1", text)
+    text = re.sub("^(?:Input|String|Value) should (be|have)", r"must \1", text)
+    text = re.sub(", unable to parse string as an? [a-z]+", "", text)
+    text = re.sub(" items after validation, not .*", " characters", text)
     return f"{PREFIX}{name.upper()}: {text} (got {given})"
