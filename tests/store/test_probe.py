@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from freezegun import freeze_time
 
-from outfeed import log_event
+from outfeed import clock, log_event
 from outfeed.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseReadOnly, QueryCancelled
 from outfeed.store import database as db
 from outfeed.store import database_file, lease
@@ -44,6 +44,20 @@ def test_a_lock_and_its_end_are_found_without_a_writer(probe: Probe, database: D
         raw.execute("ROLLBACK")
     probe.check()
     assert probe.problems() == []
+
+
+def test_a_write_waits_for_threads_and_for_other_programs_within_one_time_limit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, times = time.monotonic(), iter([0.0])
+    monkeypatch.setattr(clock, "monotonic", lambda: next(times, 9.9))  # another thread writes for 9.9 s
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusy, match="locked by another writer"), database.transaction():
+            pass
+    assert time.monotonic() - began < 5
+    with database.connection() as connection:
+        assert connection.execute("PRAGMA busy_timeout").fetchone() == (10_000,)
 
 
 def test_a_failed_write_names_the_cause_and_the_probe_retries(probe: Probe, database: Database) -> None:

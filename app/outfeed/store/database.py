@@ -23,6 +23,7 @@ from outfeed.process import reset_after_fork
 from outfeed.store import database_file, deadline, files
 from outfeed.store.sqlite_errors import damaged, translate_errors
 
+_SHORT_WAIT_SECS = 0.1  # too short to be taken off BUSY_TIMEOUT_SECS
 MAX_IDLE_CONNECTIONS = 8
 # A damaged database is checked again after this long, or after ten times as long as a check took.
 RECHECK_SECS = 5.0
@@ -33,6 +34,25 @@ _STEPS_BETWEEN_CHECKS = 1000
 Connection = sqlite3.Connection
 IntegrityError, OperationalError = sqlite3.IntegrityError, sqlite3.OperationalError
 SQLITE_VERSION = sqlite3.sqlite_version_info
+
+
+def _begin(connection: sqlite3.Connection, waited_secs: float) -> None:
+    """Begin a write transaction, within the rest of BUSY_TIMEOUT_SECS.
+
+    The writer has waited for the threads of its own process already.
+    """
+    if waited_secs < _SHORT_WAIT_SECS:
+        connection.execute("BEGIN IMMEDIATE")
+        return
+    _wait_at_most(connection, max(_SHORT_WAIT_SECS, database_file.BUSY_TIMEOUT_SECS - waited_secs))
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    finally:
+        _wait_at_most(connection, database_file.BUSY_TIMEOUT_SECS)
+
+
+def _wait_at_most(connection: sqlite3.Connection, secs: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {round(secs * 1000)}")
 
 
 @dataclass
@@ -129,8 +149,12 @@ class Database:
         connection has written since it began (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS, and
         other subclasses of DatabaseError. After an error nothing was written.
         """
-        with self._recorded_result(), self._write_turn(), self.connection(is_limited=False) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with (
+            self._recorded_result(),
+            self._write_turn() as waited_secs,
+            self.connection(is_limited=False) as connection,
+        ):
+            _begin(connection, waited_secs)
             yield connection
             connection.execute("COMMIT")
 
@@ -156,16 +180,16 @@ class Database:
             self.failure = None
 
     @contextmanager
-    def _write_turn(self) -> Iterator[None]:
-        """Wait for this process's turn to write.
+    def _write_turn(self) -> Iterator[float]:
+        """Wait for this process's turn to write; yield how many seconds it took.
 
         SQLite's own wait sleeps for up to 100 ms after the lock is free.
         """
-        writing = self._writing
+        writing, began = self._writing, clock.monotonic()
         if not writing.acquire(timeout=database_file.BUSY_TIMEOUT_SECS):
             raise DatabaseBusy(f"{self.path} is being written by other threads; nothing was written, try again")
         try:
-            yield
+            yield clock.monotonic() - began
         finally:
             writing.release()
 
