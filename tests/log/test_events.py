@@ -161,7 +161,7 @@ BAD = {
     "millions of blank lines": ("\n" * (8 * 2**20 - 1), NDJSON, 422, {}, "at most 10,000 lines"),
     "bad lines after one too many": (lines(*[EVENT] * 1001) + "\n{" * 9, NDJSON, 422, {}, "at most 1,000"),
     "a form": ("event_type=a.b", "application/x-www-form-urlencoded", 415, {}, "application/x-ndjson"),
-    "too large": ("[" + " " * (8 * 2**20) + "]", JSON, 413, {}, "exceeds"),
+    "too large": ("[" + " " * (8 * 2**20) + "]", JSON, 413, {}, "limit of 8 MiB"),
 }  # fmt: skip
 
 

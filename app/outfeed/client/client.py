@@ -31,7 +31,10 @@ class Client:
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        """Prepare a client; nothing is sent. Raises ValueError for a *url* without a scheme or a host."""
+        """Prepare a client; nothing is sent.
+
+        Raises ValueError for a *url* without a scheme or a host.
+        """
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES or not parts.netloc:
             raise ValueError(f"url: must be an address like https://feed.example, got {url!r}")

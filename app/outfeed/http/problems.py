@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, g, render_template, request
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from outfeed.errors import (
     EngineDown,
@@ -43,6 +43,12 @@ TITLES = {
     429: "Too many requests",
     500: "Something went wrong",
     503: "Temporarily unavailable",
+}
+# Texts in place of the library's.
+_PLAIN: dict[type[HTTPException], str] = {
+    NotFound: "Page not found.",
+    RequestEntityTooLarge: "The body exceeds the limit of 8 MiB.",
+    MethodNotAllowed: "This path does not take this method.",
 }
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger(__name__)
@@ -105,8 +111,9 @@ def http_problem(error: HTTPException) -> Response:
 
 def _description(error: HTTPException, status: int) -> str:
     """Return the error's own text, or a plain one in place of the library's."""
-    if isinstance(error, NotFound) and error.description == NotFound.description:
-        return "Page not found."
+    plain = _PLAIN.get(type(error))
+    if plain and error.description == type(error).description:
+        return plain
     return error.description or HTTPStatus(status).phrase
 
 

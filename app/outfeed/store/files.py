@@ -93,7 +93,7 @@ def give_to_owner_of_folder(path: Path) -> None:
 
 
 def is_on_read_only_filesystem(path: Path) -> bool:
-    """Return whether the folder of *path* lies on a filesystem that is mounted read-only."""
+    """Return whether the filesystem of *path* is mounted read-only."""
     try:
         return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
     except OSError:
