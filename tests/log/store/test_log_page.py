@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
 import shutil
@@ -116,6 +117,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, upgraded: Path) -> Iterator[D
     db.at(path).close()
 
 
+@functools.cache  # four tests need the same
 def expected(filter_: LogFilter) -> list[int]:
     """Return the numbers of the matching events, computed from the rules."""
 
