@@ -93,9 +93,11 @@ class Actors:
         while self._turns != last:
             self._turns += 1
             ready = [actor for actor in self._actors if self._is_ready(actor)]
-            if not ready:
-                self.is_at_rest = not any(actor.held_until > self._turns for actor in self._actors)
+            if not ready and not self._release_held():
+                self.is_at_rest = True
                 return
+            if not ready:
+                continue
             if passed > MAX_SEAMS:
                 raise Livelock(", ".join(sorted({actor.name for actor in ready})))
             actor = ready[int(dice.random() * len(ready))]
@@ -111,9 +113,19 @@ class Actors:
                 self._actors.remove(actor)
 
     def hold(self, dice: random.Random, turns: int) -> None:
-        """Give a random actor no turn for the next *turns*."""
-        if self._actors:
-            dice.choice(self._actors).held_until = self._turns + turns
+        """Give a random actor no turn for the next *turns*.
+
+        An actor inside a call is preferred. The actor goes on before all others have come to rest.
+        """
+        if found := [actor for actor in self._actors if actor.until is None] or self._actors:
+            dice.choice(found).held_until = self._turns + turns
+
+    def _release_held(self) -> bool:
+        """Let all held actors go on. Return whether there were any."""
+        held = [actor for actor in self._actors if actor.held_until > self._turns]
+        for actor in held:
+            actor.held_until = 0
+        return bool(held)
 
     def _is_ready(self, actor: Actor) -> bool:
         if actor.held_until > self._turns:

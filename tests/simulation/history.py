@@ -36,7 +36,8 @@ class Disk(MemorySource):
 
     `committed` has all events of each epoch by seq, pruned ones too. Every event has an id of its own, so that two
     events under one seq of one epoch can be told apart. `inode` names the file. A copy has another one. `served` are
-    the epochs that a process has read, `erased` all events that were ever erased, and `gone` those that are erased now.
+    the epochs that a process has read, `erased` all events that were ever erased, and `gone` those that are erased now,
+    each with the number of its erasure.
     `is_replaced`: an older file is in place, and its epoch has not been renewed.
     """
 
@@ -46,14 +47,14 @@ class Disk(MemorySource):
         self.epochs = 1
         self.erasures = 0
         self.erased: set[str] = set()
-        self.gone: set[str] = set()
+        self.gone: dict[str, int] = {}
         self.published = ""
         self.served: set[str] = set()
         self.owners: dict[int, Ownership] = {}
         self._log: Log = {}
         self.committed: dict[str, Log] = {self.epoch: self._log}
         self._marks: dict[str, Position] = {}
-        self._written = 0
+        self._written = self._erasings = 0
         self.is_replaced = False
         self._backup = self._copy()
 
@@ -77,15 +78,14 @@ class Disk(MemorySource):
             self.items.append(Item(self.last_seq, body, fields["id"], event_type, "s", None, None, None))
             self._log[self.last_seq] = (fields["id"], event_type)
 
-    def erase(self, seq: int) -> set[str]:
-        """Erase the event *seq*, if it is still there. Return its id."""
-        found = [each for each in self.items if each.seq == seq]
-        for item in found:
+    def erase(self, seq: int) -> None:
+        """Erase the event *seq*, if it is still there."""
+        for item in [each for each in self.items if each.seq == seq]:
             self.items.remove(item)
             self.erased.add(str(item.id))
-            self.gone.add(str(item.id))
+            self._erasings += 1
+            self.gone[str(item.id)] = self._erasings
             self.erasures += 1
-        return {str(item.id) for item in found}
 
     def _copy(self) -> Backup:
         return Backup(self.epoch, list(self.items), self.last_seq, self.erasures, self.published, dict(self._log))
@@ -125,7 +125,8 @@ class Disk(MemorySource):
         self.is_replaced = True
         self.epoch, items, self.last_seq, self.erasures, self.published, log = self._backup
         self.items, self._log = list(items), dict(log)
-        self.gone -= {str(each.id) for each in items}
+        for item in items:
+            self.gone.pop(str(item.id), None)
         if self.epoch not in self.served:
             self.committed[self.epoch] = self._log
 

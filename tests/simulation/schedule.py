@@ -19,11 +19,12 @@ WEIGHTS = {
     "lose_engine": 2, "revive_engine": 3, "flush_engine": 1, "evict": 1, "replicate": 3, "fail_over": 2,
     "drop_replies": 2, "fill_engine": 1, "lose_mark": 3, "reconnect_all": 2, "claim_foreign": 2,
 }  # fmt: skip
-# Steps that meet inside calls of threads: some of them follow each other with few turns between them.
-BURST = {
-    "write": 4, "write_unnoticed": 1, "join": 1, "resubscribe": 3, "ping": 3, "stall": 3, "drain": 2, "leave": 1,
-    "come_back": 1, "erase": 1, "prune": 1, "acknowledge": 1, "restore": 1, "reconnect_all": 1,
+# A burst: a step of the first kind, whose threads are held inside a call, and then two of the second kind.
+CALLS = {
+    "ping": 3, "resubscribe": 3, "join": 1, "come_back": 1, "acknowledge": 1, "reconnect_all": 1, "write": 1,
+    "write_unnoticed": 1,
 }  # fmt: skip
+CHANGES = {"write": 4, "join": 1, "stall": 2, "drain": 1, "erase": 1, "prune": 1, "restore": 1, "leave": 1}
 ALWAYS = {"write": 20, "tick": 10, "join": 8}
 # In each schedule some steps are rare and some are frequent.
 FACTORS = (0, 1, 1, 1, 5)
@@ -52,13 +53,14 @@ def schedule_of(seed: int) -> list[Step]:
     dice = random.Random(seed)
     weights = {name: weight * dice.choice(FACTORS) for name, weight in WEIGHTS.items()} | ALWAYS
     paces = HASTY if dice.random() < 0.7 else PUNCTUAL
-    burst_share = dice.choice((0, 0.05, 0.2))
+    burst_share = dice.choice((0, 0.1, 0.4))
     kinds = [dice.randrange(2**16) for _ in range(dice.choice((1, 2, 8)))]  # of viewers, so that some share a cohort
     steps = list[Step]()
     for name in _names(dice, weights, dice.randint(10, 60)):
         steps.append(_step(dice, name, kinds, dice.choice(paces)))
         if dice.random() < burst_share:
-            steps += [_step(dice, each, kinds, (2, dice.randrange(15))) for each in _names(dice, BURST, 5)]
+            burst = [*_names(dice, CALLS, 1), "hold", *_names(dice, CHANGES, 2)]
+            steps += [_step(dice, each, kinds, (2, dice.randrange(15))) for each in burst]
     return steps
 
 

@@ -51,7 +51,7 @@ class Asked(NamedTuple):
     before: StartAt
     history: tuple[str, int]
     head: int
-    forgotten: frozenset[str]
+    forgotten: dict[str, int]
 
 
 # Of each consumer: the connections that have claimed it.
@@ -135,7 +135,7 @@ class Viewer:
         is_consumer = self.consumer is not None
         if self.consumer is not None and self.connection is not None:
             self._claims[self.consumer].add(self.connection)
-        forgotten = frozenset(worker.forgotten)
+        forgotten = {event_id: number for event_id, (number, _) in worker.forgotten.items()}
         self._asked.append(
             Asked(start, is_consumer, self.position, self._disk.history, self._disk.last_seq, forgotten)
         )  # fmt: skip
@@ -309,16 +309,17 @@ class Viewer:
             self._seen.setdefault(model.epoch, {})[event["seq"]] = event_id
             if not self._wants(event_type):
                 raise Breach("F1", f"event {event['seq']} of the type {event_type} does not match")
-            if event_id in self._disk.gone and self._is_forgotten(event_id):
+            if event_id in self._disk.gone and self._is_forgotten(event_id, self._disk.gone[event_id]):
                 raise Breach("S5", f"event {event['seq']} was erased before")
         self._keep_position()
 
-    def _is_forgotten(self, event_id: str) -> bool:
+    def _is_forgotten(self, event_id: str, erasure: int) -> bool:
         """Return whether the process had forgotten the event in time."""
-        if self._in_force and event_id in self._in_force.forgotten:
+        if self._in_force and self._in_force.forgotten.get(event_id) == erasure:
             return True
         is_sure = not (self.is_stream or self._worker.actors.is_late or self._socket.was_stalled)
-        return is_sure and self._worker.forgotten.get(event_id, math.inf) < self._sent_at
+        number, at = self._worker.forgotten.get(event_id, (0, math.inf))
+        return is_sure and number == erasure and at < self._sent_at
 
     def _check_pace(self) -> None:
         """Count the messages with events of the last second."""

@@ -32,7 +32,8 @@ class Worker:
     """One process.
 
     Its threads: the scheduler, the pacer, one for each connection, and the commit notifier and the uplink, or the waker
-    of an edge. `forgotten` are the erased events that it has dropped from its memory.
+    of an edge. `forgotten` are the erased events that it has dropped from its memory, each with the number of the
+    erasure and the time.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Worker:
         self._part = make_part(self)
         self.is_copy = is_copy
         self.is_ready = False
-        self.forgotten: dict[str, float] = {}
+        self.forgotten: dict[str, tuple[int, float]] = {}
         self.crash: BaseException | None = None
         self._is_noticed = False
         actors.start("start", self, self._start)
@@ -94,12 +95,15 @@ class Worker:
                 wanted.wait(min(rest, POLL_SECS))
                 self._is_noticed |= wanted.is_set()
 
-    def forget(self, erased: set[str], count: int) -> None:
+    def forget(self, gone: dict[str, int], count: int) -> None:
         """Drop erased events from memory, as a job of the process does."""
 
         def run() -> None:
             self.core.forget(count)
-            self.forgotten |= dict.fromkeys(erased, self.actors.now)
+            now = self.actors.now
+            self.forgotten = {event_id: (number, now) for event_id, number in gone.items()} | {
+                event_id: known for event_id, known in self.forgotten.items() if gone.get(event_id) == known[0]
+            }
 
         self.actors.start("forget", self, run)
 

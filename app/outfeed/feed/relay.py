@@ -143,7 +143,7 @@ class Relay:
 
     def _work(self) -> None:
         if not self._repeats:
-            return  # another call has done the work since, and its failure is no recovery: tests/feed/test_relay.py
+            return  # another call has done the work since, and may have failed: tests/feed/test_relay.py
         began = clock.monotonic()
         try:
             while self._repeats:
