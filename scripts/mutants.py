@@ -264,6 +264,19 @@ MUTANTS = (
     Mutant(
         "feed/relay.py", "return max(rest, wanted_from - clock", "return max(rest, self.wanted_from() - clock", RELAY
     ),
+    Mutant(
+        "feed/relay.py",
+        "        if not self._repeats:\n            return",
+        "        if False:\n            return",
+        RELAY,
+    ),
+    Mutant("feed/relay.py", "        if erasures != self._pages.erasures:", "        if False:", RELAY),
+    Mutant(
+        "feed/reader.py",
+        "elif may_sleep:",
+        "elif may_sleep and page.window.is_copy:",
+        ("tests/feed/test_another_history.py",),
+    ),
     Mutant("feed/reader.py", "            page.window.prove(epoch, cursor)\n", "", SUBSCRIBER, is_simulated=True),
     Mutant(
         "feed/reader.py", "        self.catch_up_to(window.epoch, window.last_seq)\n", "", SUBSCRIBER, is_simulated=True
@@ -367,6 +380,12 @@ MUTANTS = (
     Mutant("edge/uplink.py", " and held.position >= window.first_seq - 1", "", UPLINK, is_simulated=True),
     Mutant("edge/uplink.py", "start = max(window.first_seq - 1, newest)", "start = window.last_seq", UPLINK),
     Mutant("edge/uplink.py", "        self._note_published(own, window.epoch)\n", "", UPLINK),
+    Mutant(
+        "edge/scripts.py",
+        '"""#!lua flags=allow-oom\nlocal head',
+        '"""\nlocal head',
+        ("tests/edge/test_scripts.py", "tests/simulation/test_engine.py"),
+    ),
     Mutant("edge/stream.py", "if head.position < head.target:", "if False:", UPLINK),
     Mutant(
         "feed/relay.py",
