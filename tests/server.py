@@ -178,6 +178,10 @@ class Server:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def threads(self) -> int:
+        """Return the number of threads of the first worker."""
+        return len(list(Path(f"/proc/{self.workers()[0]}/task").iterdir()))
+
     def descriptors(self) -> int:
         """Return the number of open files and sockets of the first worker."""
         return len(list(Path(f"/proc/{self.workers()[0]}/fd").iterdir()))

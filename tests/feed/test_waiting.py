@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -159,6 +160,16 @@ class TestWaitFor:
         core.reader.wait(EVERYTHING, "epoch-1", 3, timeout=0.01)
         assert core.waiters.count == 0
 
+    def test_waiters_of_other_filters_stay_when_an_event_wakes_one(self, core: Core, source: MemorySource) -> None:
+        wanted = Waiting(core, Filter(EventScope(), types=("wanted.*",)), cursor=3)
+        other = Waiting(core, Filter(EventScope(), types=("other.*",)), cursor=3)
+        source.add(1, event_type="wanted.one")
+        core.relay.poll()
+        assert wanted.ends()
+        assert (other.goes_on(), core.waiters.count) == (True, 1)
+        core.hub.close()
+        assert other.ends()
+
     def test_no_waiter_of_many_misses_an_event(self, core: Core, source: MemorySource) -> None:
         """Each waiter reads, then waits, then reads again.
 
@@ -185,3 +196,42 @@ class TestWaitFor:
             thread.join()
         assert counts == [300] * len(counts)
         assert time.monotonic() - began < LONG_SECS / 2
+
+
+class TestWithoutAThread:
+    """A caller that registers a waiter and does not block."""
+
+    def test_an_event_between_the_read_and_the_registration_is_reported_at_once(
+        self, core: Core, source: MemorySource
+    ) -> None:
+        source.add(1)
+        core.relay.poll()
+        woken = threading.Event()
+        assert not core.reader.begin_wait(EVERYTHING, "epoch-1", 3, woken)
+        assert core.waiters.count == 0
+        assert core.reader.begin_wait(EVERYTHING, "epoch-1", 4, woken)
+        assert core.hub.counts() == {("poll", "waiting"): 1}
+        assert not woken.is_set()
+
+    def test_an_event_after_the_registration_wakes_it(self, core: Core, source: MemorySource) -> None:
+        woken, left = threading.Event(), threading.Event()
+        assert core.reader.begin_wait(EVERYTHING, "epoch-1", 3, woken)
+        assert core.reader.begin_wait(EVERYTHING, "epoch-1", 3, left)
+        core.reader.end_wait(EVERYTHING, left)
+        source.add(1)
+        core.relay.poll()
+        assert (woken.is_set(), left.is_set(), core.waiters.count) == (True, False, 0)
+
+    @pytest.mark.parametrize("end", [Core.forget, lambda core: core.hub.close(), lambda core: core.note_types(1)])
+    def test_an_erasure_the_close_and_a_change_of_types_wake_it(
+        self, core: Core, end: Callable[[Core], object]
+    ) -> None:
+        woken = threading.Event()
+        assert core.reader.begin_wait(EVERYTHING, "epoch-1", 3, woken)
+        end(core)
+        assert (woken.is_set(), core.waiters.count) == (True, 0)
+
+    def test_another_epoch_is_reported_at_once_and_read(self, core: Core, source: MemorySource) -> None:
+        source.renew_epoch("epoch-1")
+        assert not core.reader.begin_wait(EVERYTHING, source.epoch, 3, threading.Event())
+        assert core.hub.epoch == source.epoch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
@@ -25,12 +27,16 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from outfeed.access.store import account
+from outfeed.process import REQUESTS_AT_ONCE
 from outfeed.store import database as db
 from tests.event_loop import run_in_loop
+from tests.gateways.test_mcp import BEFORE, CURRENT, message, repeated
+from tests.page import change
 from tests.server import Server
 from tests.waits import wait_until
 
 KILLS = 2
+WAITS = 3 * REQUESTS_AT_ONCE  # the threads of requests stay, and those of the jobs
 EVENTS = 30
 OpenClient = Callable[[Server], AbstractAsyncContextManager[Client]]
 
@@ -141,12 +147,54 @@ class TestTheClient:
         run_in_loop(use())
         database.close()
 
+    def test_another_log_ends_a_wait_without_a_cursor_with_a_reset(self, running: Server) -> None:
+        async def use() -> None:
+            async with over_http(running) as client, anyio.create_task_group() as tasks:
+                tasks.start_soon(end_the_log, running)
+                found = await answer(client, "wait_for_events", wait=50)
+            assert (found["verdict"], found["events"]) == ("reset", [])
 
-async def until_a_wait_is_open(server: Server) -> None:
-    def count() -> float:
-        return sum(server.counted("outfeed_clients", transport="poll", state="waiting").values())
+        run_in_loop(use())
 
-    await anyio.to_thread.run_sync(wait_until, count, "a wait is open")
+
+async def end_the_log(server: Server) -> None:
+    await until_a_wait_is_open(server)
+    change(server.database, "UPDATE outfeed_meta SET value = 'another' WHERE key = 'epoch'")
+
+
+async def until_a_wait_is_open(server: Server, waits: int = 1) -> None:
+    def count() -> bool:
+        return sum(server.counted("outfeed_clients", transport="poll", state="waiting").values()) == waits
+
+    await anyio.to_thread.run_sync(wait_until, count, "the waits are open")
+
+
+def test_waits_of_both_kinds_hold_no_thread_and_all_get_the_event(tmp_path: Path) -> None:
+    with Server(tmp_path, max_connections=WAITS) as server:
+        run_in_loop(wait_together(server))
+
+
+async def wait_together(server: Server) -> None:
+    headers, limits = {"Authorization": f"Bearer {server.token}"}, httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(
+        base_url=server.url, headers=headers, limits=limits, timeout=90, trust_env=False
+    ) as http:
+
+        async def ask(method: str, version: str, **params: Any) -> str:
+            told = repeated(method, version, params)
+            body, named = message(method, version, **params), {name.replace("_", "-"): told[name] for name in told}
+            return (await http.post("/mcp", json=body, headers=named)).text
+
+        first = json.loads(await ask("events/poll", CURRENT, name="event.logged"))["result"]
+        before = server.threads()
+        tool = {"name": "wait_for_events", "arguments": {"types": ["b.*"], "wait": 50}}
+        poll = {"name": "event.logged", "cursor": first["cursor"], "arguments": {"types": ["b.*"]}, "timeoutMs": 50_000}
+        kinds = [("tools/call", BEFORE, tool), ("events/poll", CURRENT, poll)] * (WAITS // 2)
+        answers = [asyncio.create_task(ask(method, version, **params)) for method, version, params in kinds]
+        await until_a_wait_is_open(server, WAITS)
+        assert server.threads() - before < WAITS
+        await anyio.to_thread.run_sync(server.log_event, "b.wanted", "s")
+        assert ["b.wanted" in found for found in await asyncio.gather(*answers)] == [True] * WAITS
 
 
 # --- across kills -----------------------------------------------------------------------------------------------------

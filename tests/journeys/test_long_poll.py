@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,14 +17,19 @@ from typing import Any
 import httpx
 import pytest
 
+from outfeed.access.store import account
 from outfeed.http.server.serve import GRACE_SECS
+from outfeed.process import REQUESTS_AT_ONCE
+from outfeed.store import database as db
 from tests.database_file import write_events
 from tests.event_loop import run_in_loop
+from tests.page import change
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest, wait_until
 
 WAITING = 200
 MAX_SHARE = 0.2
+MAX_MORE_THREADS = 3 * REQUESTS_AT_ONCE  # the threads of requests stay, and those of the jobs
 SOON_SECS = 15  # half of the wait: a faster answer was not caused by the timeout
 
 
@@ -63,6 +70,35 @@ def wait_for_waiting(server: Server, count: int) -> None:
         return sum(server.counted("outfeed_clients", transport="poll", state="waiting").values())
 
     wait_until(lambda: waiting() == count, f"{count} wait")
+
+
+@contextlib.contextmanager
+def sent(server: Server, *paths: str) -> Iterator[socket.socket]:
+    """Yield a connection that has sent a request for each of *paths*."""
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECS) as sock:
+        send(sock, server, *paths)
+        yield sock
+
+
+def send(sock: socket.socket, server: Server, *paths: str) -> None:
+    head = f"HTTP/1.1\r\nHost: feed\r\nAuthorization: Bearer {server.token}\r\n\r\n"
+    sock.sendall("".join(f"GET {path} {head}" for path in paths).encode())
+
+
+def read_until(sock: socket.socket, end: bytes) -> bytes:
+    received = b""
+    while not received.endswith(end):
+        try:
+            chunk = sock.recv(1 << 16)
+        except TimeoutError:
+            raise AssertionError(received) from None
+        assert chunk, received
+        received += chunk
+    return received
+
+
+def poll_path(at: dict[str, Any], wait: float = 2 * SOON_SECS) -> str:
+    return f"/api/feed?after={at['after']}&epoch={at['epoch']}&wait={wait}"
 
 
 def cpu_secs(pid: int) -> float:
@@ -149,8 +185,19 @@ class TestWaiting:
 
         assert shortest(secs_to_end, GRACE_SECS) < GRACE_SECS  # the time that running requests get
 
+    def test_the_pause_that_keeps_the_rate_holds_no_thread_and_ends_at_sigterm(self, tmp_path: Path) -> None:
+        with Server(tmp_path, event_rate=0.05) as server, contextlib.ExitStack() as stack:
+            write_events(server.database)
+            before = server.threads()
+            clients = [stack.enter_context(sent(server, "/api/feed?after=0&wait=60")) for _ in range(MAX_MORE_THREADS)]
+            get(server)  # it is served after them
+            assert server.threads() - before < MAX_MORE_THREADS
+            assert select.select(clients, [], [], 0)[0] == []
+            server.stop()
+            assert all(b'"seq":1,' in read_until(client, b"}]}") for client in clients)
+
     def test_waiting_polls_count_as_connections(self, tmp_path: Path) -> None:
-        """Each holds a thread. Uncounted, a few would block all other requests."""
+        """Each has a socket. Uncounted, they would take all that a worker has."""
         with Server(tmp_path, max_connections=2) as server:
             at = cursor_at_head(server) | {"after": 0}
             with ThreadPoolExecutor(2) as pool:
@@ -170,12 +217,62 @@ class TestWaiting:
                     wait_until(lambda: not is_full(), "a place is free again")
 
 
+class TestParked:
+    """A poll that waits holds no thread, and its request is served again."""
+
+    def test_a_client_that_disconnects_frees_its_slot_at_once(self, tmp_path: Path) -> None:
+        with Server(tmp_path, max_connections=1) as server:
+            at = cursor_at_head(server) | {"after": 0}
+            for _ in range(2):
+                with sent(server, poll_path(at)):
+                    wait_for_waiting(server, 1)
+                wait_for_waiting(server, 0)
+            with asking(server, **at, wait=2 * SOON_SECS) as answer:
+                wait_for_waiting(server, 1)
+                write_events(server.database)
+                assert len(answer.result()["events"]) == 1
+
+    @pytest.mark.parametrize("is_late", [False, True])
+    def test_a_further_request_of_the_client_is_answered_after_the_wait(self, shared: Server, is_late: bool) -> None:
+        at = cursor_at_head(shared)
+        paths = [poll_path(at), "/healthz"]
+        with sent(shared, *(paths[:1] if is_late else paths)) as sock:
+            wait_for_waiting(shared, 1)
+            if is_late:
+                send(sock, shared, "/healthz")
+            assert cursor_at_head(shared) == at
+            write_events(shared.database)
+            received = read_until(sock, b'{"status":"alive"}\n')
+        assert received.count(b"HTTP/1.1 200 OK") == 2
+        assert received.index(b'"seq":%d' % (at["after"] + 1)) < received.index(b'"alive"')
+
+    def test_a_request_that_is_served_twice_is_counted_once(self, tmp_path: Path) -> None:
+        with Server(tmp_path, requests_per_minute=2, event_rate=4) as server:
+            write_events(server.database)
+            database = db.at(server.database)
+            headers = {"Authorization": f"Bearer {account.create_token(database, 'poller', ['read'])}"}
+            database.close()
+            frames = server.counted("outfeed_frames_total", transport="poll")
+            with server.http() as http:
+                page = http.get("/api/feed?after=0&wait=5", headers=headers).json()  # it waits to keep the rate
+                assert http.get("/api/feed", headers=headers).status_code == 200
+            assert len(page["events"]) == 1
+            assert server.counted("outfeed_frames_total", transport="poll")["0"] == frames.get("0", 0) + 1
+
+    def test_a_new_epoch_ends_the_wait_with_a_reset(self, server: Server) -> None:
+        write_events(server.database, 2, each_alone=True)
+        with asking(server, **cursor_at_head(server), wait=2 * SOON_SECS) as answer:
+            wait_for_waiting(server, 1)
+            change(server.database, "UPDATE outfeed_meta SET value = 'another' WHERE key = 'epoch'")
+            assert answer.result()["verdict"] == "reset"
+
+
 def test_two_hundred_waiting_polls_cost_nothing_and_all_get_the_event(shared: Server) -> None:
     run_in_loop(wait_together(shared))
 
 
 async def wait_together(server: Server) -> None:
-    at = cursor_at_head(server)
+    at, before = cursor_at_head(server), server.threads()
     limits = httpx.Limits(max_connections=None)
     headers = {"Authorization": f"Bearer {server.token}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, limits=limits, timeout=90, verify=False) as http:
@@ -184,6 +281,7 @@ async def wait_together(server: Server) -> None:
             for _ in range(WAITING)
         ]
         await asyncio.to_thread(wait_for_waiting, server, WAITING)
+        threads = server.threads()
         cost = await asyncio.to_thread(shortest, lambda: share_of_cpu(server.workers()[0]), MAX_SHARE)
         assert not any(answer.done() for answer in answers)
         await asyncio.to_thread(write_events, server.database, event_type="wanted.one")
@@ -191,6 +289,7 @@ async def wait_together(server: Server) -> None:
         pages = [answer.json() for answer in await asyncio.gather(*answers)]
         took = time.monotonic() - began
     assert [len(page["events"]) for page in pages] == [1] * WAITING
+    assert threads - before < MAX_MORE_THREADS, threads
     assert cost < MAX_SHARE, f"{cost:.0%} of a CPU"
     assert took < SOON_SECS, took
 

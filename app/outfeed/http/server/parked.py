@@ -61,6 +61,11 @@ class ParkedConnections(Generic[C]):
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def times(self) -> int:
+        """Number of kept times, also of those that are out of date."""
+        return len(self._heap)
+
     def __contains__(self, parked: ParkedRequest | None) -> bool:
         return parked in self._all
 
