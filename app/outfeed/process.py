@@ -11,7 +11,6 @@ from typing import Protocol
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 # Threads in addition to those of the connections that stay open, so that the server still answers HTTP at the limit.
-# They serve requests, and answer long polls, which are no longer open connections by then.
 SPARE_THREADS = 32
 REQUESTS_AT_ONCE = 24
 # Connections whose request or answer is incomplete: no thread waits for them. Clients that reconnect all at once are
@@ -111,6 +110,6 @@ def incomplete_connections(max_connections: int) -> int:
 def needed_threads(max_connections: int) -> int:
     """Return the maximum number of threads of a worker.
 
-    Each connection that stays open has one.
+    Each WebSocket and stream has one. A long poll that waits has none, but its place may be that of a WebSocket.
     """
     return max_connections + SPARE_THREADS

@@ -18,7 +18,9 @@ import httpx
 import pytest
 
 from outfeed.access.store import account
+from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.http.server.serve import GRACE_SECS
+from outfeed.http.transports.feed import MAX_SCANNED_ROWS
 from outfeed.process import REQUESTS_AT_ONCE
 from outfeed.store import database as db
 from tests.database_file import write_events
@@ -258,6 +260,15 @@ class TestParked:
                 assert http.get("/api/feed", headers=headers).status_code == 200
             assert len(page["events"]) == 1
             assert server.counted("outfeed_frames_total", transport="poll")["0"] == frames.get("0", 0) + 1
+
+    def test_a_match_far_behind_the_cursor_is_found_without_a_wait(self, shared: Server) -> None:
+        """One pass reads a part of the way, and the memory has only the newest events."""
+        at = cursor_at_head(shared)
+        write_events(shared.database, MAX_SCANNED_ROWS + TAIL_EVENTS + 1000)
+        write_events(shared.database, event_type="distant.one")
+        began = time.monotonic()
+        assert len(get(shared, **at, types="distant.*", wait=2 * SOON_SECS)["events"]) == 1
+        assert time.monotonic() - began < SOON_SECS
 
     def test_a_new_epoch_ends_the_wait_with_a_reset(self, server: Server) -> None:
         write_events(server.database, 2, each_alone=True)

@@ -210,6 +210,21 @@ def test_a_poll_returns_no_event_after_a_revocation_during_its_wait(server: Serv
         assert waiting.result().status_code == 401
 
 
+def test_a_poll_returns_no_event_after_a_change_of_the_role_during_its_wait(server: Server, rights: Database) -> None:
+    for name in ("eve", "max"):  # the last operator can't be demoted
+        user.add(rights, name, "operator")
+    key = account.create_session(rights, "eve", timedelta(hours=1))
+    headers = {"Cookie": f"{server.cookie_name}={server.cookie(key)}"}
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
+        head = client.get("/api/feed").json()
+        waiting = pool.submit(client.get, f"/api/feed?after={head['cursor']}&epoch={head['epoch']}&wait=20")
+        waiters = {"transport": "poll", "state": "waiting"}
+        wait_until(lambda: any(server.counted("outfeed_clients", **waiters).values()), "the poll waits")
+        user.set_role(rights, "eve", "viewer", by="tests")  # writes an event that only operators see
+
+        assert waiting.result().status_code == 401
+
+
 def test_an_erased_event_is_not_sent_to_late_joiners(server: Server) -> None:
     with server.connect() as early:
         start = early.subscribe()["after"]

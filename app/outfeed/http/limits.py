@@ -93,7 +93,7 @@ def hold_slot(response: Response) -> None:
 
 
 def hand_over_slot() -> AdmissionSlot:
-    """Return the request's slot, which the end of the request does not release."""
+    """Return the request's slot, for a caller that releases it."""
     found: AdmissionSlot = g.pop("slot")
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from outfeed.http.admission import Admission, Slot
+from outfeed.http.admission import Admission, AdmissionSlot
 from outfeed.http.server.parked import ParkedConnections, ParkedRequest
 
 
@@ -17,7 +17,9 @@ def parked() -> ParkedConnections[str]:
 
 
 def new(on_woken: Callable[[ParkedRequest], None] = lambda _: None) -> ParkedRequest:
-    return ParkedRequest(None, Slot(Admission(1, 1), "192.0.2.1"), not_before=9.0, deadline=5.0, on_woken=on_woken)
+    return ParkedRequest(
+        None, AdmissionSlot(Admission(1, 1), "192.0.2.1"), not_before=9.0, deadline=5.0, on_woken=on_woken
+    )
 
 
 def test_a_request_is_overdue_when_its_time_has_come(parked: ParkedConnections[str]) -> None:

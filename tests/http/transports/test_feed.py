@@ -22,6 +22,7 @@ from outfeed.access.rights import Rights
 from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.feed.subscriber import Subscriber
+from outfeed.history import Page
 from outfeed.http.app import create_app
 from outfeed.http.server.incoming import SOCKET_KEY
 from outfeed.http.transports import connection
@@ -198,3 +199,22 @@ def test_the_principal_is_equal_for_one_credential_with_the_same_permissions(
     reader = Principal("reader", ("read",), "token:1")
     assert reader.fingerprint != replace(reader, types=("task.*",)).fingerprint
     assert reader.fingerprint != replace(reader, scopes=("read", "admin")).fingerprint
+
+
+def test_a_long_poll_reads_a_copy_that_is_behind_at_intervals(
+    flask_app: Flask, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tail has the next event, and the copy does not have it again yet."""
+    outbox = flask_app.extensions["outfeed"].outbox
+    behind = outbox.window()._replace(last_seq=3, origin="https://feed.example")
+    reads: list[int] = []
+
+    def read_after(seq: int, _: int) -> Page:
+        reads.append(seq)
+        return Page(behind, [], seq)
+
+    monkeypatch.setattr(outbox, "window", lambda: behind)
+    monkeypatch.setattr(outbox, "read_after", read_after)
+    answer = flask_app.test_client().get(f"/api/feed?after=4&epoch={behind.epoch}&wait=1", headers=bearer).json
+    assert (answer["verdict"], answer["events"], answer["cursor"]) == ("resumed", [], 4)
+    assert 2 <= len(reads) < 10

@@ -95,7 +95,7 @@ def poll(query: PollQuery) -> Response:
     """Return the events after a cursor, with the verdict on it.
 
     Without `after` and `last` no events are returned. With `wait`, a request without events waits for the first event
-    that matches, up to that many seconds. A waiting request counts as a connection.
+    that matches, up to that many seconds. A waiting request counts as a connection, and holds no thread.
     """
     if query.consumer and query.after is not None:
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
@@ -124,7 +124,7 @@ def poll(query: PollQuery) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """The state of a poll that waits, which each pass of its request continues.
+    """The state of a poll that waits, for the next pass of its request.
 
     *began* is on the monotonic clock. The events up to *cursor* do not match. *counters* and *principal* are those from
     before the wait.
