@@ -35,6 +35,7 @@ from outfeed.http.server.exhaustion import DESCRIPTORS
 from outfeed.http.server.incoming import NONBLOCKING, UNREAD_SECS, ClientSocket, Connection, Incomplete
 from outfeed.http.server.parked import ParkedConnections, ParkedRequest
 from outfeed.http.server.raw_problems import problem_of, raw_problem
+from outfeed.http.server.request_queue import RequestQueue
 from outfeed.log_message import LogMessage
 from outfeed.process import REQUESTS_AT_ONCE, idle_connections, incomplete_connections
 
@@ -76,7 +77,7 @@ class Worker(ThreadWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._ready: deque[Connection] = deque()  # complete requests that wait for a thread
+        self._ready: RequestQueue[Connection] = RequestQueue()
         self._served: set[Connection] = set()  # connections with a thread that are not admitted as open connections
         self._parked: ParkedConnections[Connection] = ParkedConnections()
         self._woken: deque[ParkedRequest] = deque()
@@ -240,14 +241,14 @@ class Worker(ThreadWorker):
         elif getattr(conn.request, "path", None) in self._health_paths:
             self._submit(self._health_thread, conn)
         else:
-            self._ready.append(conn)
+            self._ready.put(conn)
             self._serve_next()
 
     # --- serve it -----------------------------------------------------------------------------------------------------
 
     def _serve_next(self) -> None:
         while self._ready and self._has_capacity():
-            conn = self._ready.popleft()
+            conn = self._ready.take()
             self._served.add(conn)
             self._submit(self.tpool, conn)
 
@@ -336,7 +337,7 @@ class Worker(ThreadWorker):
     def _resume(self, conn: Connection) -> None:
         self._unpark(conn)
         conn.sock.resume()
-        self._ready.append(conn)
+        self._ready.put_resumed(conn)
         self._serve_next()
 
     def _unpark(self, conn: Connection) -> ParkedRequest:
