@@ -262,7 +262,7 @@ class TestParked:
             assert server.counted("outfeed_frames_total", transport="poll")["0"] == frames.get("0", 0) + 1
 
     def test_a_match_far_behind_the_cursor_is_found_without_a_wait(self, shared: Server) -> None:
-        """One pass reads a part of the way, and the memory has only the newest events."""
+        """One pass reads a part of the way. The tail has only the newest events."""
         at = cursor_at_head(shared)
         write_events(shared.database, MAX_SCANNED_ROWS + TAIL_EVENTS + 1000)
         write_events(shared.database, event_type="distant.one")
