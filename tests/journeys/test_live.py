@@ -179,8 +179,11 @@ FOLDED = [
     ("task.completed", 21.1, {"description": "Fix it"}),
     ("gemini_cli.tool_call", 30.0, {"function_name": "run_shell_command", "decision": "accept"}),
     ("gemini_cli.api_request", 30.1, {"model": "gemini-3.8-flash"}),
+    ("gemini_cli.user_prompt", 40.0, {"prompt_length": 18, "prompt": "Fix the test"}),
+    ("gemini_cli.api_request", 40.1, {"model": "gemini-3.8-flash"}),
 ]
 LEADS = [
+    "Prompt of 18 characters: Fix the test +1",
     "run_shell_command: accept +1",
     "Task completed · Fix it",
     "Task failed: too hard · Fix it +1",
@@ -200,12 +203,12 @@ def test_events_of_one_task_within_a_second_are_one_row_that_names_the_task(
         write(shared.database, data, event_type=event_type, timestamp=at, task_id="task-0123456789abcdef")
     sentences = live.rows.locator("> details > summary .sentence")
     expect(sentences).to_have_text(LEADS)
-    failed = live.rows.nth(2)
+    failed = live.rows.nth(3)
     expect(failed).to_have_attribute("data-level", "error")
-    expect(live.rows.locator("> details > summary .meta")).to_have_text(["coordinator"] * 6)
-    expect(live.rows.nth(3).locator(".members > .event")).to_have_count(3)
-    live.rows.nth(3).locator("summary").first.click()
-    expect(live.rows.nth(3).locator(".members > .event").last).to_be_visible()
+    expect(live.rows.locator("> details > summary .meta")).to_have_text(["coordinator"] * 7)
+    expect(live.rows.nth(4).locator(".members > .event")).to_have_count(3)
+    live.rows.nth(4).locator("summary").first.click()
+    expect(live.rows.nth(4).locator(".members > .event").last).to_be_visible()
     page.reload()  # all come at once
     expect(sentences).to_have_text(LEADS)
     with contextlib.closing(

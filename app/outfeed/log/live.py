@@ -30,7 +30,7 @@ LIVE_ROWS = 20
 MAX_ID_CHARS = 20
 MIN_BULK = 5
 TASK_SECS = 1.0
-_TOOL_CALL = re.compile(r"(?:.*[._])?tool[._](?:called|call|result)", re.DOTALL)  # the end of its type
+_STEP = re.compile(r"(?:.*[._])?(?:tool[._](?:called|call|result)|user_prompt)", re.DOTALL)  # the end of the type
 MAX_DATA_CHARS = 400  # these limits keep a full page of the log small, and each row links to the whole event
 
 pages = Blueprint("pages", __name__)
@@ -136,7 +136,7 @@ class Group:
     def lead(self) -> Row:
         """Return the row that stands for all.
 
-        It has the highest level. A task or a tool call precedes the others, and then the newest does.
+        It has the highest level. A step precedes the others, and then the newest does.
         """
         levels = list(Level)
         return max(self.rows, key=lambda row: (levels.index(row.look.level), _is_step(row)))
@@ -162,7 +162,8 @@ class Group:
 
 
 def _is_step(row: Row) -> bool:
-    return row.look.kind == "task" or _TOOL_CALL.fullmatch(str(row.event.event_type)) is not None
+    """Return whether the row is of a task, a tool call or a prompt."""
+    return row.look.kind == "task" or _STEP.fullmatch(str(row.event.event_type)) is not None
 
 
 def _statement(row: Row) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ import { rowOf } from "./row.js";
 const MIN_BULK = 5;
 const TASK_MS = 1000;
 const LEVELS = ["info", "warning", "error"];
-const TOOL_CALL = /(?:^|[._])tool[._](?:called|call|result)$/; // the end of its type
+const STEP = /(?:^|[._])(?:tool[._](?:called|call|result)|user_prompt)$/; // the end of the type
 
 /** Folds rows of a list; *eventOf* returns the event of a row, and *paint* gives a group the look of an event. */
 export class Groups {
@@ -72,9 +72,9 @@ export class Groups {
     group.hidden = !shown.length;
   }
 
-  /** The row that stands for all: of the highest level, a task or a tool call before the others, and then the newest. */
+  /** The row that stands for all: of the highest level, a step before the others, and then the newest. */
   #leadOf(rows) {
-    const isStep = (row) => row.dataset.kind === "task" || TOOL_CALL.test(String(this.#eventOf(row).event_type ?? ""));
+    const isStep = (row) => row.dataset.kind === "task" || STEP.test(String(this.#eventOf(row).event_type ?? ""));
     const rank = (row) => 2 * LEVELS.indexOf(row.dataset.level) + isStep(row);
     return rows.reduce((best, row) => (rank(row) > rank(best) ? row : best));
   }
