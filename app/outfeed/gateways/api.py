@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -136,6 +136,15 @@ class RpcStatus(BaseModel):
     message: str = Field(examples=["the body is not JSON: Expecting value: line 1 column 1 (char 0)"])
 
 
+Signal = Annotated[Any, Field(description="Metrics or traces. They are not read.", examples=[{"resourceMetrics": []}])]
+
+
+class SignalDiscarded(BaseModel):
+    """An empty answer, which exporters take as success."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 @otlp.post("/logs")
 @requires(WRITE)
 @operation(
@@ -165,6 +174,12 @@ def post_logs() -> Response:
 @otlp.post("/metrics")
 @otlp.post("/traces")
 @requires(WRITE)
+@operation(
+    body={JSON: Signal},
+    answers={200: SignalDiscarded},
+    refusals={429: "Too many requests. Retry after the seconds in Retry-After."},
+    errors={JSON: RpcStatus},
+)
 def discard() -> Response:
     """Accept metrics and traces of OpenTelemetry, and store nothing.
 
