@@ -11,13 +11,27 @@ from typing import Any, ClassVar
 from flask import Flask
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
+from werkzeug.routing.rules import RulePart
 
 
 class RuleOfMany(Rule):
     """A route that is compiled once for all apps."""
 
     _builders: ClassVar[dict[tuple[str, str, bool], Any]] = {}
+    _parsed: ClassVar[dict[str, tuple[list[RulePart], list[tuple[bool, str]], dict[str, BaseConverter]]]] = {}
+
+    def _parse_rule(self, rule: str) -> list[RulePart]:
+        if rule not in self._parsed:
+            count = len(self._trace)
+            parts = list(super()._parse_rule(rule))
+            self._parsed[rule] = (parts, self._trace[count:], dict(self._converters))
+            return parts
+        parts, trace, converters = self._parsed[rule]
+        self._trace += trace
+        self._converters |= converters
+        self.arguments |= converters.keys()
+        return parts
 
     def _compile_builder(self, append_unknown: bool = True) -> Any:
         key = (self.rule, str(self.defaults), append_unknown)
