@@ -171,8 +171,8 @@ def post_logs() -> Response:
     return gateway.receive()
 
 
-@otlp.post("/metrics")
-@otlp.post("/traces")
+@otlp.post("/metrics", endpoint="discard_metrics")
+@otlp.post("/traces", endpoint="discard_traces")
 @requires(WRITE)
 @operation(
     body={JSON: Signal},

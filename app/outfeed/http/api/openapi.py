@@ -87,7 +87,7 @@ def _operation(schemas: _Schemas, app: Flask, rule: Rule, operation: Operation) 
     text = inspect.getdoc(app.view_functions[rule.endpoint]) or ""
     summary, _, description = text.partition("\n\n")
     fields: dict[str, Any] = {
-        "operationId": rule.endpoint.rpartition(".")[2],
+        "operationId": rule.endpoint.replace(".", "_"),
         "tags": [_group(rule.rule)],
         "summary": " ".join(summary.split()),
         "description": " ".join(description.split()),
