@@ -26,3 +26,14 @@ def test_a_heading_in_code_begins_no_section():
 
 def test_markers_of_generated_parts_are_not_shown():
     assert all("<!--" not in manual.read(topic) for topic in manual.topics())
+
+
+def test_a_snippet_is_plain_text_of_whole_words():
+    snippets = {hit.section.anchor: hit.snippet for hit in manual.search("epoch")}
+    assert snippets["restore"].startswith("A restore is one transaction,")
+    assert "starts a new epoch, so every client" in snippets["restore"]  # there it is a link
+    assert snippets["from-the-shell"].startswith('echo "$page" | jq')  # code is unchanged
+    assert not [snippet for snippet in snippets.values() if "](" in snippet or "`" in snippet]
+    page = manual.read("delivery")
+    cut = snippets["what-an-epoch-is"].strip("…").split()
+    assert {cut[0], cut[-1]} <= {*page.split()}

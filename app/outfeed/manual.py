@@ -53,6 +53,7 @@ MENU: dict[str, tuple[str, ...]] = {
 MAX_HITS = 30
 _SNIPPET_CHARS = 160
 _MARKER = re.compile(r"^<!--.*-->\n", re.MULTILINE)
+_MARKDOWN_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _HEADING = re.compile(r"^#{1,4} +(.+)$")
 
 
@@ -142,8 +143,23 @@ def search(query: str) -> list[Hit]:
 
 
 def _snippet(section: Section, words: list[str]) -> str:
-    lines = [line for line in section.text.splitlines() if line and not line.startswith(("```", "|--", "| --"))]
+    lines = [_plain(line) for line in section.text.splitlines() if line and not line.startswith(("```", "|--", "| --"))]
     best = next((line for line in lines if any(word in line.lower() for word in words)), lines[0] if lines else "")
     place = min((at for word in words if (at := best.lower().find(word)) >= 0), default=0)
-    begin = max(0, place - _SNIPPET_CHARS // 2)
-    return ("…" if begin else "") + re.sub(r"[`*|]", "", best[begin : begin + _SNIPPET_CHARS]).strip()
+    begin = _word_at(best, place - _SNIPPET_CHARS // 2)
+    end = _word_at(best, begin + _SNIPPET_CHARS)
+    return f"{'…' * (begin > 0)}{best[begin:end].strip()}{'…' * (end < len(best))}"
+
+
+def _plain(line: str) -> str:
+    """Return a line of Markdown as text: links by their words, no marks."""
+    if line.startswith("|"):  # a row of a table
+        line = re.sub(r" *\| *", " \N{MIDDLE DOT} ", line.strip(" |"))
+    return re.sub(r"^(?:[-*] |\d+\. )|[`*]", "", _MARKDOWN_LINK.sub(r"\1", line))
+
+
+def _word_at(text: str, place: int) -> int:
+    """Return the begin of the word at *place* of *text*, or an end of it."""
+    if place <= 0 or place >= len(text):
+        return max(0, min(place, len(text)))
+    return text.rfind(" ", 0, place) + 1

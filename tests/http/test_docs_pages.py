@@ -48,6 +48,12 @@ def test_markup_in_a_page_is_shown_as_text(monkeypatch):
     assert not re.search("<(script|b|i)>", html)
 
 
+def test_the_search_marks_the_words_also_of_a_hostile_query(visitor):
+    assert "<mark>Epoch</mark>" in visitor.get("/docs/search?q=ePOCH+histor").text.replace("<mark>epoch", "<mark>Epoch")
+    assert "<mark>histor</mark>y" in visitor.get("/docs/search?q=epoch+histor").text
+    assert visitor.get("/docs/search", query_string={"q": "(a|b"}).status_code == 200
+
+
 def test_the_search_shows_sections_with_links_to_them(visitor):
     text = visitor.get("/docs/search?q=include_name").text
     assert '<a href="/docs/adopt#alembic">' in text

@@ -35,6 +35,11 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(shared: Server, pag
             assert box is not None
             assert min(box["width"], box["height"]) >= 24
         expect(page.get_by_role("searchbox")).to_be_in_viewport(ratio=1)
+    if path == "/api/docs":
+        operations = page.get_by_role("navigation", name="Operations").get_by_role("link")
+        expect(operations.first).to_be_hidden()
+        page.get_by_text("Operations", exact=True).click()
+        expect(operations.first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 

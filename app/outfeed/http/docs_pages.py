@@ -43,7 +43,15 @@ def topic(topic: str = "index") -> str:
 def search() -> str:
     """Show the sections of the documentation that contain every word of `q`."""
     query = request.args.get("q", "")[:MAX_QUERY_CHARS].strip()
-    return _page("search", title="Search", query=query, hits=manual.search(query))
+    hits = [(section, _marked(snippet, query)) for section, snippet in manual.search(query)]
+    return _page("search", title="Search", query=query, hits=hits)
+
+
+def _marked(snippet: str, query: str) -> list[tuple[str, bool]]:
+    """Return the parts of *snippet*; True marks a word of *query*."""
+    words = "|".join(map(re.escape, query.split()))
+    parts = re.split(f"({words})", snippet, flags=re.IGNORECASE)
+    return [(part, place % 2 == 1) for place, part in enumerate(parts) if part]
 
 
 def _page(current: str, **values: Any) -> str:
