@@ -129,13 +129,19 @@ class TestPages:
         alerts.add("errors", "type:a.b", targets=())
         alerts.write()
         alerts.evaluate()
-        shown = text_of(operator("GET", "/admin/alerts/rule/errors"))
-        assert "Raised: any event. Raised once, the last time" in shown
+        page = operator("GET", "/admin/alerts/rule/errors")
+        assert "State raised Raises at any event Raised once the last time" in text_of(page)
+        assert '<span class="badge" data-state="bad">raised</span>' in page.text
+        assert 'action="/admin/alerts/pause"' in page.text
+        assert "errors raised any event type:a.b none once" in text_of(operator("GET", "/admin/alerts"))
         changed = operator("POST", "/admin/alerts/rule/errors", data=COUNT)
         assert changed.status_code == 303
         assert rules.find(database, "errors").rule.threshold == 3
         assert operator("POST", "/admin/alerts/pause", data={"name": "errors"}).status_code == 303
         assert rules.find(database, "errors").is_paused
+        paused = operator("GET", "/admin/alerts/rule/errors").text
+        assert '<span class="badge" data-state="off">paused</span>' in paused
+        assert 'action="/admin/alerts/resume"' in paused
         assert operator("POST", "/admin/alerts/resume", data={"name": "errors"}).status_code == 303
         asked = operator("POST", "/admin/alerts/remove", data={"name": "errors"})
         assert "Remove the alert errors?" in text_of(asked)
@@ -152,5 +158,5 @@ class TestPages:
         with database.transaction() as connection:
             connection.execute("UPDATE outfeed_alert_notice SET attempts = 1, last_error = 'no route'")
         shown = text_of(operator("GET", "/status"))
-        assert "errors raised 1" in shown
-        assert "The target ops does not accept notices, and 1 wait: no route" in shown
+        assert "errors raised any event 1" in shown
+        assert "The target ops does not accept notices, and 1 waits: no route" in shown

@@ -77,7 +77,7 @@ def test_consumers_and_webhooks_are_shown_with_their_lag(operator: Visit, databa
     webhook.add(database, "audit", "https://me:secret@example.org/hook?key=secret", types=(), secret="x", batch=0)
     log_event("a.b", "s")
     log_event("a.b", "s")
-    assert re.search(r"ops-bot [\d,]+ 2 yes \d s ago$", section(operator, "consumers"))
+    assert re.search(r"ops-bot [\d,]+ 2 yes \d s ago Reset and remove consumers$", section(operator, "consumers"))
     assert "audit active 2 0 0 never https://example.org/hook" in section(operator, "webhooks")
     assert "secret" not in operator("GET", "/status").text
 

@@ -63,6 +63,13 @@ VIEWS: list[tuple[str, dict[str, int], list[str] | None]] = [
 ]  # fmt: skip
 
 
+# The rows whose state covers their text.
+COVERED = """rows => rows.flatMap(row => {
+    const [state, text] = [".badge", ".what"].map(part => row.querySelector(part).getBoundingClientRect());
+    return state.bottom > text.top && state.top < text.bottom && state.right > text.left ? [row.textContent] : [];
+})"""
+
+
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, dict[str, str]]]:
     """A server with content on every page, and the ids of its tasks and agent."""
@@ -116,6 +123,7 @@ def test_a_page_is_accessible_and_fits_at_each_size_in_each_theme(
         tab.set_viewport_size(size)  # type: ignore[arg-type]
         assert problems(tab, rules, {"exclude": [REPEATED]}) == "", (theme, size)
         assert tab.evaluate("document.documentElement.scrollWidth") == size["width"]
+        assert tab.locator(".listing li").evaluate_all(COVERED) == []
     expect(tab.locator("h1")).to_have_count(1)
     primaries = tab.locator("form").evaluate_all("all => all.map(one => one.querySelectorAll('.primary').length)")
     assert max(primaries, default=0) <= 1

@@ -281,6 +281,18 @@ def test_the_index_says_how_many_are_stuck(operator: Visit, database: Database) 
     assert "1 of 1 stuck" in text_of(operator("GET", "/admin"))
 
 
+def test_a_failing_webhook_is_failing_on_every_page(operator: Visit, database: Database) -> None:
+    def badges(*, is_failing: bool) -> list[bool]:
+        badge = f'data-state="{"bad" if is_failing else "good"}">{"failing" if is_failing else "active"}<'
+        return [badge in operator("GET", path).text for path in ("/admin/webhooks", "/admin/webhooks/ops", "/status")]
+
+    add(database)
+    assert all(badges(is_failing=False))
+    fail(database)
+    assert all(badges(is_failing=True))
+    assert 'href="/admin/webhooks/ops"' in operator("GET", "/status").text
+
+
 def test_every_form_needs_the_csrf_token(app: Flask, database: Database) -> None:
     add(database)
     forged = signed_in(app, database, csrf=False)

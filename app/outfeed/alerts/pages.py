@@ -24,6 +24,7 @@ from outfeed.principal import ADMIN
 from outfeed.text import check_short_name, sentence
 
 PAGE = "alert_pages.show"
+ONE = "alert_pages.show_one"
 MAX_NOTICES = 50
 CONDITIONS = (
     ("any", "Any event", "A matching event. More of them within the pause come in one notice."),
@@ -83,7 +84,7 @@ def pause() -> ResponseReturnValue:
     """Pause an alert."""
     name = request.form.get("name", "")
     rules.pause(services().database, name, actor())
-    return done(f"The alert {name} is paused.", PAGE)
+    return done(f"The alert {name} is paused.", ONE, name=name)
 
 
 @alert_pages.post("/resume")
@@ -92,7 +93,7 @@ def resume() -> ResponseReturnValue:
     """Resume an alert, from now on."""
     name = request.form.get("name", "")
     rules.resume(services().database, name, actor())
-    return done(f"The alert {name} is active.", PAGE)
+    return done(f"The alert {name} is active.", ONE, name=name)
 
 
 @alert_pages.post("/remove")
