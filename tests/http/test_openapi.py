@@ -142,10 +142,15 @@ class TestThePage:
         text: str = answer.text
         return text
 
+    def test_each_operation_has_an_id_of_its_own(self, api: Api) -> None:
+        paths = api.get("/api/openapi.json").json["paths"]
+        ids = [one["operationId"] for methods in paths.values() for one in methods.values()]
+        assert len(ids) == len(set(ids))
+
     def test_the_page_shows_every_operation_and_shape(self, api: Api, page: str) -> None:
         document = api.get("/api/openapi.json").json
         for path, methods in document["paths"].items():
-            assert f"<code>{path}</code>" in page
+            assert f"<code>{path.replace('/', '/<wbr>')}</code>" in page
             assert all(one["summary"].split("`")[0] in html.unescape(page) for one in methods.values())
         assert all(f'id="shape-{name}"' in page for name in document["components"]["schemas"])
         anchors = set(re.findall(r'href="#([^"]+)"', page))
@@ -154,6 +159,14 @@ class TestThePage:
     def test_the_page_loads_no_external_and_no_inline_resource(self, page: str) -> None:
         assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
         assert re.findall(r"<script>|<style|\bstyle=|\bon\w+=", page) == []
+
+    def test_a_call_that_needs_no_value_can_be_tried_and_every_call_copied(self, api: Api, page: str) -> None:
+        tried = re.findall(r'class="button try" href="([^"]+)">Try it', page)
+        assert {"/api/feed", "/api/events", "/api/events/summary", "/api/swarm"} <= set(tried)
+        assert {api.get(path).status_code for path in tried} <= {200, 403}
+        calls = re.findall(r'<pre class="copy" tabindex="0" id="(call-[^"]+)"', page)
+        assert calls == re.findall(r'data-copies="(call-[^"]+)"', page)
+        assert len(calls) == len(set(calls)) > 2 * len(OPERATIONS)
 
     def test_the_commands_on_the_page_contain_this_servers_address(self, page: str) -> None:
         assert "http://localhost/api/feed" in page

@@ -86,22 +86,27 @@ PAGES = (
 )  # fmt: skip
 
 
-def broken_numbers(page: Page) -> list[str]:
-    """Return the words of short cells that are broken into two lines."""
-    return page.locator(".admin-list td:not(.long, .body, .acts)").evaluate_all(
-        """cells => cells.flatMap(cell => {
-            const text = document.createRange(), node = cell.firstChild;
-            if (!(node instanceof Text) || !/^\\S+$/.test(node.data)) return [];
-            text.selectNodeContents(node);
-            return text.getClientRects().length > 1 ? [node.data] : [];
-        })"""
-    )  # type: ignore[no-any-return]
+def broken_numbers(page: Page) -> int:
+    """Write a long number into each cell with a number.
+
+    Return how many of them have two lines.
+    """
+    count = page.locator(".admin-list td").evaluate_all(
+        """cells => {
+            const texts = cells.map(cell => cell.firstChild).filter(node => /^[\\d,]+$/.test(node?.data));
+            for (const text of texts) text.data = "1,234,567";
+            const range = document.createRange();
+            const isBroken = text => (range.selectNodeContents(text), range.getClientRects().length > 1);
+            return texts.filter(isBroken).length;
+        }"""
+    )
+    return int(count)
 
 
 def test_every_page_is_accessible_and_fits_with_open_parts(server: Server, tab: Page) -> None:
     for path in PAGES:
         tab.goto(f"{server.url}/admin/{path}")
-        assert broken_numbers(tab) == []
+        assert broken_numbers(tab) == 0
         if path == "doctor":
             tab.get_by_role("button", name="Run checks").click()
             expect(tab.get_by_role("heading", name="Passed")).to_be_visible()

@@ -393,6 +393,11 @@ def test_more_rows_load_in_place_and_a_return_shows_them_again(shared: Server, p
         expect(places).to_have_text(["1–170 of 170"] * 2)
         wait_until(lambda: page.evaluate("scrollY") == place, "the list is at its place")
 
+    page.goto(f"{shared.url}/swarm/events")
+    expect(button).to_be_visible()
+    page.emulate_media(media="print")
+    expect(button).to_be_hidden()
+    page.emulate_media(media="screen")
     page.locator("header .menu > summary").click()
     page.get_by_role("button", name="Compact").click()
     compact = rows.evaluate_all("all => all.slice(0, 50).map(row => row.offsetHeight)")

@@ -112,23 +112,26 @@ def test_the_facets_and_the_chart_narrow_the_query(server: Server, page: Page) -
 
 
 def test_a_view_is_saved_and_an_event_is_shown_among_its_neighbours(server: Server, page: Page) -> None:
+    name = "Reports of all teams, each of them with its items"
     page.goto(f"{server.url}/swarm/events?q=type:report.made")
     page.locator("#rows summary").click()
     expect(page.locator("#rows pre")).to_contain_text("item 299")  # all of the data, which the page has cut
     page.locator("#views > summary").click()
-    page.get_by_label("Save this query as").fill("Reports")
+    page.get_by_label("Save this query as").fill(name)
     page.get_by_label("Share with everyone").check()
     page.get_by_role("button", name="Save view").click()
-    expect(page.locator("#views > summary")).to_have_text("Reports")
+    expect(page.locator("#views > summary")).to_have_text(name)
+    overflow = "summary => summary.scrollWidth - summary.clientWidth"
+    assert page.locator("#views > summary").evaluate(overflow) == 0
     page.goto(f"{server.url}/swarm/events?around=e40")
     expect(page.locator(ROWS)).to_have_count(51)
     expect(page.locator(f"{ROWS}.here")).to_have_attribute("data-id", "e40")
     expect(page.locator(f"{ROWS}.here")).to_be_in_viewport()
     page.locator("#views > summary").click()
-    page.get_by_role("link", name="Reports").click()
+    page.get_by_role("link", name=name).click()
     expect(page.locator(ROWS)).to_have_count(1)
     page.locator("#views > summary").click()
-    page.get_by_role("button", name="Delete Reports").click()
+    page.get_by_role("button", name=f"Delete {name}").click()
     expect(page.locator("#views > summary")).to_have_text("Views")
     page.goto(f"{server.url}/swarm/events")
     page.locator("#times > summary").click()

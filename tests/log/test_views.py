@@ -109,10 +109,10 @@ def test_the_page_lists_saves_and_deletes_views(api: Api, database: Database) ->
     saved = api.post("/swarm/views", data={"name": "Failed", "q": "type:task.failed"})
     assert (saved.status_code, saved.location) == (303, "/swarm/events?q=type:task.failed")
     page = api.get(saved.location).text
-    assert "<summary>Failed</summary>" in page
+    assert "<summary><bdi>Failed</bdi></summary>" in page
     assert 'title="Delete Failed"' in page
     other = reader(api, database, "other")
     assert "Failed" not in other("GET", "/swarm/events").text
     assert other("POST", "/swarm/views/1/delete").status_code == 404
     assert api.post("/swarm/views/1/delete", data={"q": "source:ci"}).location == "/swarm/events?q=source:ci"
-    assert "<summary>Views</summary>" in api.get("/swarm/events?q=type:task.failed").text
+    assert "<summary><bdi>Views</bdi></summary>" in api.get("/swarm/events?q=type:task.failed").text

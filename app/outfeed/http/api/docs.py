@@ -70,7 +70,13 @@ def _entry(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
     """
     bodies = _bodies(operation.get("requestBody", {}))
     answers = [
-        {"status": status, "text": one["description"], "bodies": _bodies(one), "example": _example_in(one)}
+        {
+            "status": status,
+            "text": one["description"],
+            "bodies": _bodies(one),
+            "example": _example_in(one),
+            "types": one.get("content", {}),
+        }
         for status, one in operation["responses"].items()
     ]
     return {
@@ -85,7 +91,15 @@ def _entry(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
         "answers": [one for one in answers if one["status"] < "4"],
         "refusals": [one for one in answers if "4" <= one["status"] < "6"],
         "calls": _calls(path, method, operation),
+        "is_tried": method == "get"
+        and "{" not in path
+        and JSON in answers[0]["types"]
+        and not _needs_values(operation),
     }
+
+
+def _needs_values(operation: dict[str, Any]) -> bool:
+    return any(one["required"] for one in operation["parameters"])
 
 
 def _example_in(answer: dict[str, Any]) -> str | None:
@@ -142,7 +156,7 @@ def _rules(schema: dict[str, Any]) -> str:
         for name, text in _RULES.items()
         if name in found
     ]
-    return ", ".join(texts)
+    return ", ".join(texts).replace("least 1 characters", "least 1 character")
 
 
 _PATH_EXAMPLES = {
