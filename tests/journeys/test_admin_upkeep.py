@@ -87,10 +87,12 @@ PAGES = (
 
 
 def broken_numbers(page: Page) -> int:
-    """Write a long number into each cell with a number.
+    """Write a long number into each cell with a number, in a narrow window.
 
     Return how many of them have two lines.
     """
+    size = page.viewport_size
+    page.set_viewport_size({"width": 760, "height": 900})
     count = page.locator(".admin-list td").evaluate_all(
         """cells => {
             const texts = cells.map(cell => cell.firstChild).filter(node => /^[\\d,]+$/.test(node?.data));
@@ -100,6 +102,7 @@ def broken_numbers(page: Page) -> int:
             return texts.filter(isBroken).length;
         }"""
     )
+    page.set_viewport_size(size or DESKTOP)  # type: ignore[arg-type]
     return int(count)
 
 
