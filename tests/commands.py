@@ -1,4 +1,4 @@
-"""A program `outfeed` for scripts; its commands are forked off one process.
+"""A program `outfeed` for scripts, with commands forked off one process.
 
 The program sends its arguments, environment, folder and standard streams over a socket to the tests' process. The
 tests' process forks the command off the one with all imports. The program ends with the command's exit code.
