@@ -74,6 +74,7 @@ MUTANTS = (
         "cohort.position == place.cursor and cohort.due >= place.due",
         "cohort.position == place.cursor",
         COHORTS,
+        is_simulated=True,
     ),
     Mutant(
         "feed/cohorts.py",
@@ -82,13 +83,12 @@ MUTANTS = (
         (*COHORTS, "tests/feed/test_racing.py"),
         is_simulated=True,
     ),
-    Mutant("feed/cohorts.py", "and cohort.position == self.position", "", COHORTS),
+    Mutant("feed/cohorts.py", "and cohort.position == self.position", "", COHORTS, is_simulated=True),
     Mutant(
         "feed/cohorts.py",
         "            self._check(epoch)\n            return self._tail",
         "            return self._tail",
         SUBSCRIBER + COHORTS,
-        is_simulated=True,
     ),
     Mutant(
         "feed/cohorts.py", "        if not cohorts:\n            del self._cohorts[cohort.subscription]\n", "", COHORTS
@@ -115,6 +115,7 @@ MUTANTS = (
         "        if self.ending is None:\n            self.ending = ",
         "        if True:\n            self.ending = ",
         SUBSCRIBER + COHORTS,
+        is_simulated=True,
     ),
     Mutant(
         "feed/socket_writer.py",
@@ -133,6 +134,7 @@ MUTANTS = (
         "if self._due is None or due < self._due:",
         "if self._due is None or due > self._due:",
         ("tests/feed/test_pace.py",),
+        is_simulated=True,
     ),
     # --- feed: reading
     Mutant("feed/relay.py", "if window.last_seq < hub.position:", "if False:", RELAY, is_simulated=True),
@@ -148,6 +150,7 @@ MUTANTS = (
         "        if self._repeats:\n            self.poll()  # another",
         "        if False:\n            self.poll()  # another",
         RELAY,
+        is_simulated=True,
     ),
     Mutant(
         "feed/subscription.py",
@@ -176,6 +179,7 @@ MUTANTS = (
         "                with self._lock:\n                    self._active |= before\n",
         "                pass\n",
         CONSUMERS,
+        is_simulated=True,
     ),
     # --- feed: threads that meet inside a call
     Mutant(
@@ -183,6 +187,7 @@ MUTANTS = (
         "                    if member.cohort is not cohort:",
         "                    if False:",
         HUB,
+        is_simulated=True,
     ),
     Mutant(
         "feed/hub.py",
@@ -197,6 +202,7 @@ MUTANTS = (
         "Place(each.start, batch.prev, cohort.due))",
         "Place(cohort.position, batch.prev, cohort.due))",
         HUB,
+        is_simulated=True,
     ),
     Mutant("feed/hub.py", "if sent == size:", "if sent:", HUB, is_simulated=True),
     Mutant(
@@ -224,6 +230,7 @@ MUTANTS = (
         "Place(start.cursor, batch.prev, start.due) if seq is None",
         "Place(batch.last, batch.last, start.due) if seq is None",
         COHORTS,
+        is_simulated=True,
     ),
     Mutant(
         "feed/cohorts.py", "    if unsent:\n        writer.stash_remainder(unsent)\n", "", COHORTS, is_simulated=True
@@ -252,13 +259,20 @@ MUTANTS = (
         is_simulated=True,
     ),
     Mutant("feed/relay.py", "if window.epoch != hub.epoch:", "if False:", RELAY, is_simulated=True),
-    Mutant("feed/relay.py", "(window.epoch, window.last_seq, items) if window.last_seq else None", "None", RELAY),
+    Mutant(
+        "feed/relay.py",
+        "(window.epoch, window.last_seq, items) if window.last_seq else None",
+        "None",
+        RELAY,
+        is_simulated=True,
+    ),
     Mutant("feed/relay.py", "return page.through < window.last_seq", "return False", RELAY, is_simulated=True),
     Mutant(
         "feed/relay.py",
         "                self._repeats = False\n                while self._advance():\n                    pass\n",
         "                while self._advance():\n                    pass\n                self._repeats = False\n",
         RELAY,
+        is_simulated=True,
     ),
     Mutant("feed/relay.py", "                self._hub.flush()\n", "", RELAY, is_simulated=True),
     Mutant(
@@ -286,6 +300,7 @@ MUTANTS = (
         "window.epoch != kept.epoch or window.last_seq < kept.through",
         "window.last_seq < kept.through",
         ("tests/feed/test_page_cache.py",),
+        is_simulated=True,
     ),
     Mutant(
         "feed/subscriber.py",
@@ -306,6 +321,7 @@ MUTANTS = (
         "if self._page and self._erasures == self._core.reader.erasures:",
         "if self._page:",
         SUBSCRIBER,
+        is_simulated=True,
     ),
     Mutant(
         "feed/subscriber.py",
@@ -332,18 +348,21 @@ MUTANTS = (
         "if self._send_remainder() and not self._is_full:",
         "if self._send_remainder():",
         ("tests/feed/test_socket_writer.py",),
+        is_simulated=True,
     ),
     Mutant(
         "feed/pace.py",
         "interval = SLACK / rate\n    was",
         "interval = 0.9 / rate\n    was",
         ("tests/feed/test_pace.py",),
+        is_simulated=True,
     ),
     Mutant(
         "feed/pace.py",
         "return min(due, now + SLACK / rate) if rate else 0.0",
         "return 0.0",
         ("tests/feed/test_pace.py",),
+        is_simulated=True,
     ),
     Mutant(
         "feed/subscription.py",
@@ -359,11 +378,24 @@ MUTANTS = (
         "            older[0].ask_to_end(frames.SUPERSEDED, _REASON)\n",
         "            pass\n",
         CONSUMERS,
+        is_simulated=True,
     ),
     # --- edge: the engine, its failovers and its edges
     Mutant("edge/comparison.py", "if is_published and own_epoch != window.epoch:", "if False:", UPLINK),
-    Mutant("edge/comparison.py", "if max(held.position, held.target) > window.last_seq:", "if False:", UPLINK),
-    Mutant("edge/comparison.py", "return ours is not None and ours != held.checksum", "return False", UPLINK),
+    Mutant(
+        "edge/comparison.py",
+        "if max(held.position, held.target) > window.last_seq:",
+        "if False:",
+        UPLINK,
+        is_simulated=True,
+    ),
+    Mutant(
+        "edge/comparison.py",
+        "return ours is not None and ours != held.checksum",
+        "return False",
+        UPLINK,
+        is_simulated=True,
+    ),
     Mutant(
         "edge/uplink.py",
         "if window.first_seq > place.position + 1 or {page.window.epoch, window.epoch} != {place.epoch}:",
@@ -378,8 +410,14 @@ MUTANTS = (
         UPLINK,
     ),
     Mutant("edge/uplink.py", " and held.position >= window.first_seq - 1", "", UPLINK, is_simulated=True),
-    Mutant("edge/uplink.py", "start = max(window.first_seq - 1, newest)", "start = window.last_seq", UPLINK),
-    Mutant("edge/uplink.py", "        self._note_published(own, window.epoch)\n", "", UPLINK),
+    Mutant(
+        "edge/uplink.py",
+        "start = max(window.first_seq - 1, newest)",
+        "start = window.last_seq",
+        UPLINK,
+        is_simulated=True,
+    ),
+    Mutant("edge/uplink.py", "        self._note_published(own, window.epoch)\n", "", UPLINK, is_simulated=True),
     Mutant(
         "edge/scripts.py",
         '"""#!lua flags=allow-oom\nlocal head',
