@@ -170,8 +170,11 @@ class Viewer:
 
     @property
     def is_behind_verdict(self) -> bool:
-        """Whether it has not been told the head of its verdict, or what follows."""
-        is_sure = not (self.is_waiting or self._socket.was_stalled)
+        """Whether it has not been told the head of its verdict, or what follows.
+
+        A process that could not read up to this head begins behind it. The source of a copy counts as such a one.
+        """
+        is_sure = not (self.is_waiting or self._socket.was_stalled or self._worker.source.has_failed)
         return is_sure and self.model is not None and self.model.cursor < self.told_head
 
     @property
