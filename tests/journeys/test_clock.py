@@ -42,7 +42,7 @@ def settable_clock() -> Iterator[Any]:
 def started(services: Services, *parts: str) -> Iterator[None]:
     """Start the process's parts that drive the feed, all or the named ones."""
     drivers = [getattr(services, part) for part in parts or ("jobs", "notifier")]
-    services.part(Rights).start()
+    services.part(Rights).prepare()
     services.relay.start()
     for driver in drivers:
         driver.start()

@@ -16,7 +16,8 @@ def ground(page: Page) -> str:
 
 def choose(page: Page, choice: str) -> None:
     page.locator("header .menu > summary").click()
-    page.get_by_role("button", name=choice, exact=True).click()
+    with page.expect_navigation():
+        page.get_by_role("button", name=choice, exact=True).click()
 
 
 def test_the_menu_chooses_the_theme_and_the_zone_of_every_page(shared: Server, page: Page) -> None:

@@ -96,7 +96,7 @@ def test_a_permission_revoked_between_the_request_and_the_stream_ends_it(
     flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = flask_app.extensions["outfeed"]
-    services.part(Rights).start()
+    services.part(Rights).prepare()
     add = services.hub.add
 
     def add_late(subscriber: Subscriber) -> None:
@@ -124,7 +124,7 @@ def test_a_consumer_removed_between_the_request_and_the_stream_is_not_created_ag
     flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     services = flask_app.extensions["outfeed"]
-    services.part(Rights).start()
+    services.part(Rights).prepare()
     account.create_token(database, "other", ["read"])
     flask_app.test_client().post("/api/consumers", headers=bearer, json={"name": "cron"})
     add = services.hub.add
