@@ -188,12 +188,12 @@ def test_the_board_backs_off_until_the_feed_is_back(server: Server, page: Page) 
 
 @pytest.fixture
 def many_agents_and_auctions(shared: Server) -> Iterator[None]:
-    """A thousand agents and three hundred open auctions."""
+    """A thousand agents, just seen, and three hundred open auctions."""
     now, later = clock.timestamp(), "2099-01-01T00:00:00.000Z"
     with contextlib.closing(sqlite3.connect(shared.database)) as raw, raw:
         raw.executemany(
             "INSERT INTO outfeed_agent (id, name, state, joined_at, seen_at) VALUES (?, 'crowd', 'idle', ?, ?)",
-            [(f"agent-{number:016x}", now, later) for number in range(1000)],
+            [(f"agent-{number:016x}", now, now) for number in range(1000)],
         )
         raw.executemany(
             "INSERT INTO outfeed_task (id, description, state, created_at, closes_at)"
