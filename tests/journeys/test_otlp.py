@@ -52,7 +52,7 @@ def program(name: str, exporter: LogRecordExporter) -> Iterator[logging.Logger]:
 
 
 class Work:
-    """Programs that log records, at first up to `allowed`, until `stop` is set."""
+    """Programs that log records, up to `allowed`, until `stop` is set."""
 
     def __init__(self) -> None:
         self.allowed = 0
