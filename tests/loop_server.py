@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ class LoopServer(ABC):
         self._port = 0
         self._stop = asyncio.Event()
         self._open: set[asyncio.Task[Any]] = set()
+        self._writers: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
 
     def __enter__(self) -> Self:
@@ -53,14 +55,19 @@ class LoopServer(ABC):
         self._port = listener.sockets[0].getsockname()[1]
         await self._stop.wait()
         listener.close()
+        await asyncio.sleep(0)  # now each accepted connection has its task
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+        for writer in [*self._writers]:
+            writer.transport.abort()  # it may have unsent bytes
+        await asyncio.sleep(0)  # now each transport is closed
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)
+        self._writers.add(writer)
         try:
             # One side has closed the connection, or the test ends. asyncio would log a task that was cancelled.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
