@@ -176,6 +176,20 @@ MUTANTS = (
     Mutant("feed/page_cache.py", "or erasures != self.erasures:", "or False:", ("tests/feed/test_page_cache.py",)),
     Mutant(
         "feed/consumers.py",
+        "before = self._release(client)  # so",
+        "before: dict[str, _Active] = {}  # so",
+        CONSUMERS,
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/subscriber.py",
+        "if seq > (self._membership.position if self._membership else self.place.cursor):",
+        "if False:",
+        (*SUBSCRIBER, "tests/feed/test_consumers.py"),
+        is_simulated=True,
+    ),
+    Mutant(
+        "feed/consumers.py",
         "                with self._lock:\n                    self._active |= before\n",
         "                pass\n",
         CONSUMERS,

@@ -54,6 +54,13 @@ class Asked(NamedTuple):
     forgotten: dict[str, int]
 
 
+class Ack(NamedTuple):
+    """An ack that was sent: it may be rejected, or it is beyond what was sent."""
+
+    may_fail: bool
+    is_beyond: bool
+
+
 # Of each consumer: the connections that have claimed it.
 Claims = defaultdict[str, set[Connection]]
 # A consumer of another principal.
@@ -92,7 +99,7 @@ class Viewer:
         """Connect to *worker* and subscribe from *start*."""
         self._frames, self._parser, self._read = FrameReader(), SseParser(), 0
         self.model, self._asked = None, deque[Asked | None]()
-        self._acks, self._foreign_claims = deque[bool](), 0
+        self._acks, self._foreign_claims = deque[Ack](), 0
         self._in_force: Asked | None = None
         self._rate, self._times = 0.0, deque[float]()
         self.told_head = 0
@@ -120,11 +127,11 @@ class Viewer:
         """Send a message that is answered at once."""
         self._say(action="ping")
 
-    def acknowledge(self) -> None:
-        """Acknowledge what it has received, as a consumer."""
+    def acknowledge(self, beyond: int = 0) -> None:
+        """Acknowledge what it has received, as a consumer, or *beyond* more."""
         if self.consumer is not None and self.model is not None and self.model.verdict is not None:
-            self._acks.append(bool(self._asked))
-            self._say(action="ack", seq=self.model.cursor)
+            self._acks.append(Ack(bool(self._asked), beyond > 0))
+            self._say(action="ack", seq=self.model.cursor + beyond)
 
     def claim_foreign(self) -> None:
         """Claim a consumer of another principal, which is rejected."""
@@ -236,7 +243,8 @@ class Viewer:
                 self._take_events(payload, frame["prev"])
                 self._check_pace()
             case "acked":
-                self._acks.popleft()
+                if self._acks.popleft().is_beyond:
+                    raise Breach("K3", "an ack of events that were not sent is accepted")
             case "error":
                 self._take_error(payload)
 
@@ -245,11 +253,16 @@ class Viewer:
             case "forbidden_consumer" if self._foreign_claims:
                 self._foreign_claims -= 1
             case "no_consumer" | "ack_beyond" if self._acks:
-                may_fail = self._acks.popleft() or self._claims[str(self.consumer)] != {self.connection}
-                if not may_fail:
+                ack = self._acks.popleft()
+                if self._is_alone and not (ack.may_fail or ack.is_beyond):
                     raise Breach("K7", f"the only connection of {self.consumer} can't acknowledge: {payload}")
             case _:
                 raise Breach("M1", f"the server answers {payload}")
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether no other connection has ever claimed the consumer."""
+        return self._claims[str(self.consumer)] == {self.connection}
 
     @property
     def _followed(self) -> Model:
@@ -342,6 +355,8 @@ class Viewer:
 
     def _take_end(self, code: int, reason: str) -> None:
         if code == frames.SUPERSEDED and self.consumer is not None:
+            if self._is_alone:
+                raise Breach("K5", f"the only connection of {self.consumer} is superseded")
             self.is_superseded = True
             return
         if self._worker.is_copy and code in (frames.RESTARTING, frames.OVERTAKEN):

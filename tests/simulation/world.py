@@ -278,10 +278,10 @@ class World:
         for viewer in self._pick(a, lambda each: each.is_connected and not each.is_stream):
             viewer.ping()
 
-    def acknowledge(self, a: int, _: int) -> None:
-        """Acknowledge what a consumer has received."""
+    def acknowledge(self, a: int, b: int) -> None:
+        """Acknowledge what a consumer has received, or more than was sent."""
         for viewer in self._pick(a, lambda each: each.is_connected and each.consumer is not None):
-            viewer.acknowledge()
+            viewer.acknowledge(0 if b % 3 else 10_000)
 
     def claim_foreign(self, a: int, _: int) -> None:
         """Have a consumer claim one that it may not have."""
