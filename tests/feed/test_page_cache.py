@@ -144,6 +144,15 @@ def test_a_kept_page_has_the_current_window(cache: PageCache, source: MemorySour
     assert cache.read_after(500, 1000).items[0].seq == 501
 
 
+def test_a_page_without_pruned_events_is_not_used_when_they_are_back(cache: PageCache, source: MemorySource) -> None:
+    """An engine that has failed over has events again that it had trimmed."""
+    items = source.items
+    source.items = items[50:]
+    assert cache.read_after(10, PAGE_EVENTS).items[0].seq == 51
+    source.items = items
+    assert cache.read_after(10, PAGE_EVENTS).items[0].seq == 11
+
+
 @pytest.mark.parametrize(
     "change", [lambda source: source.renew_epoch("epoch-1"), lambda source: restore_copy(source, 50)]
 )

@@ -119,7 +119,9 @@ class PageCache:
             if not is_of_use or erasures != self.erasures:
                 return
             size = sum(len(item.json) for item in page.items)
-            self._pages.append(_Kept(page.window.epoch, seq, page.through, page.items, size, now))
+            # An engine that has failed over may have events again that it had trimmed.
+            start = max(seq, page.window.first_seq - 1)
+            self._pages.append(_Kept(page.window.epoch, start, page.through, page.items, size, now))
             while self._is_too_large():
                 del self._pages[0]
 
