@@ -220,6 +220,13 @@ MUTANTS = (
     ),
     Mutant("feed/hub.py", "if sent == size:", "if sent:", HUB, is_simulated=True),
     Mutant(
+        "feed/hub.py",
+        "encoding.heartbeat(cohort.position,",
+        "encoding.heartbeat(self.position,",
+        HUB,
+        is_simulated=True,
+    ),
+    Mutant(
         "feed/cohorts.py",
         "        with self._lock:\n            self._check(epoch)\n            # Pos",
         "        with self._lock:\n            # Pos",

@@ -240,9 +240,14 @@ class Exchange:
                             await work(client)
                         except MCPError:
                             self.failures += 1
-                            await anyio.sleep(0.05)
+                            await anyio.to_thread.run_sync(wait_until, self._answers, "the server answers", 60)
             except* (MCPError, httpx2.HTTPError):
                 self.failures += 1
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(httpx2.TransportError):
+            return httpx2.get(f"{self._server.url}/healthz", trust_env=False).is_success
+        return False
 
     async def _write(self, client: Client) -> None:
         number = len(self.written)

@@ -190,7 +190,7 @@ def edit(name: str) -> Response:
 @alerts.delete("/<name>")
 @requires(ADMIN)
 @operation(answers={200: AlertList}, refusals=_UNKNOWN)
-def remove_alert(name: str) -> Response:
+def remove(name: str) -> Response:
     """Delete the alert and its waiting notices, and return the others."""
     rules.remove(services().database, name, actor())
     return list_alerts()

@@ -71,7 +71,7 @@ def list_views() -> Response:
         422: "The name or the query is invalid, or contains a secret, or the caller has 100 views.",
     },
 )
-def create_view() -> Response:
+def create() -> Response:
     """Save a view of the log.
 
     It replaces the caller's view of the same name; the status is then 200.

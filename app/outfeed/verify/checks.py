@@ -193,7 +193,6 @@ def pace(target: VerifiedServer, transport: Transport) -> None:
 def replaced(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport, matches=lambda _: False) as reader:  # none matches the second subscription
         socket = cast(WebSocket, reader.connection)
-        reader.messages.clear()  # the first verdict is not the answer
         socket.subscribe(source=target.source, types=["verify.nothing"])
         reader.answer("verdict", "E11")
         target.write(1)
