@@ -1,6 +1,6 @@
 """`outfeed tail` against a real server.
 
-tests/test_client.py tests the client beneath it.
+tests/client tests the client beneath it.
 """
 
 import base64
